@@ -1,0 +1,118 @@
+"""Names the repository: python tests/badges.py OWNER/NAME
+
+Rewrites the Colab and Binder badges, which stand between <!-- badges --> and
+<!-- /badges --> in README.md and in the first text cell of every notebook,
+and the first code cell of every notebook, whose one source is BOOTSTRAP. If
+one file lacks a place to write to, none is written.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from execute import CHAPTER, ROOT, write_whole
+
+FIRST_LINE = '# Finds utils; on Colab it fetches what is missing first'
+BOOTSTRAP = (
+    FIRST_LINE
+    + """
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+repo, run = 'OWNER/NAME', subprocess.check_call
+if 'google.colab' in sys.modules:
+    if not os.path.exists('corpora.py'):
+        if not os.path.exists(folder := repo.split('/')[1]):
+            run(f'git clone -q --depth 1 https://github.com/{repo}'.split())
+        os.chdir(f'{folder}/chapter_large_pretraining')
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps']
+    needed = 'd2l==1.0.3,ipywidgets,safetensors,scikit-learn,tokenizers,tqdm'
+    for name in needed.split(','):
+        if not find_spec(name.split('=')[0].replace('scikit-', 'sk')):
+            run([*pip, name])
+if (parent := os.path.abspath('..')) not in sys.path:
+    sys.path.insert(0, parent)"""
+)
+BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
+
+
+class BadgeError(Exception):
+    """What is wrong with the name or with a file."""
+
+
+def bootstrap(repo):
+    """The first code cell of every notebook."""
+    return BOOTSTRAP.replace('OWNER/NAME', repo)
+
+
+def badges(repo, notebook):
+    """The badges that open one notebook on Colab and on Binder."""
+    colab = 'https://colab.research.google.com'
+    binder = 'https://mybinder.org'
+    folder = CHAPTER.name
+    return (
+        '<!-- badges -->\n'
+        f'[![Open in Colab]({colab}/assets/colab-badge.svg)]'
+        f'({colab}/github/{repo}/blob/main/{folder}/{notebook})\n'
+        f'[![Open in Binder]({binder}/badge_logo.svg)]'
+        f'({binder}/v2/gh/{repo}/main?labpath={folder}%2F{notebook})\n'
+        '<!-- /badges -->'
+    )
+
+
+def rewrite_text(text, repo, notebook, where):
+    """Replaces the badges in a Markdown text."""
+    if len(BLOCK.findall(text)) != 1:
+        raise BadgeError(f'{where}: no place for <!-- badges -->')
+    return BLOCK.sub(lambda _: badges(repo, notebook), text)
+
+
+def rewrite_notebook(text, repo, name):
+    """Replaces badges and bootstrap cell in the JSON of a notebook."""
+    nb = json.loads(text)
+    first = {c['cell_type']: c for c in reversed(nb['cells'])}
+    if not {'markdown', 'code'} <= set(first):
+        raise BadgeError(f'{name}: needs a text cell and a code cell')
+    title, code = (''.join(first[k]['source']) for k in ('markdown', 'code'))
+    if not code.startswith(FIRST_LINE):
+        raise BadgeError(f'{name}: the first code cell is not the bootstrap')
+    title = rewrite_text(title, repo, name, name)
+    first['markdown']['source'] = title.splitlines(keepends=True)
+    first['code']['source'] = bootstrap(repo).splitlines(keepends=True)
+    return json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
+
+
+def rewrite_all(repo, root=ROOT):
+    """Rewrites all files, or none; returns the paths that changed."""
+    if not re.fullmatch(r'[A-Za-z0-9-]+/(?!\.+$)[\w.-]+', repo, re.ASCII):
+        raise BadgeError(f'REPO must be owner/name, not {repo!r}')
+    new = {}
+    for path in [root / 'README.md', *(root / CHAPTER.name).glob('*.ipynb')]:
+        text = path.read_text(encoding='utf-8')
+        if path.suffix == '.md':
+            new[path] = rewrite_text(text, repo, 'index.ipynb', path.name)
+        else:
+            new[path] = rewrite_notebook(text, repo, path.name)
+        if new[path] == text:
+            del new[path]
+    for path, text in new.items():
+        write_whole(path, text)
+    return sorted(new)
+
+
+def main(arguments, root=ROOT):
+    try:
+        changed = rewrite_all(' '.join(arguments), Path(root))
+    except (BadgeError, OSError, ValueError) as error:
+        print(f'{error}\nNothing was changed.', file=sys.stderr)
+        return 2
+    for path in changed:
+        print('rewritten:', path.relative_to(root))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""Re-executes notebooks in place: python tests/execute.py [notebook ...]
+
+A notebook is written back whole, with clean metadata, or not at all.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTER = ROOT / 'chapter_large_pretraining'
+KERNEL_ENV = {
+    'OMP_NUM_THREADS': '1',
+    'TQDM_DISABLE': '1',
+    'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
+}
+WIDGET_VIEW = 'application/vnd.jupyter.widget-view+json'
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be written back, and why."""
+
+
+class CurrentKernel(AsyncKernelManager):
+    """Starts the interpreter that runs this file, whatever is installed."""
+
+    def __init__(self, **kwargs):
+        manager = NbvalKernelspecManager()
+        super().__init__(kernel_spec_manager=manager, **kwargs)
+
+
+def peak_mib(pid):
+    """Peak memory (MiB) of a running process; None where unknown."""
+    try:
+        status = Path(f'/proc/{pid}/status').read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def write_whole(path, text):
+    """Writes a text file whole or not at all."""
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def join_streams(outputs):
+    """Joins stream outputs of one name that follow each other."""
+    joined = []
+    for out in outputs:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and out.output_type == last.output_type == 'stream'
+            and out.name == last.name
+        ):
+            last.text += out.text
+        else:
+            joined.append(out)
+    return joined
+
+
+def clean(nb):
+    """Removes what differs from run to run or from editor to editor."""
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    nb.metadata = nbformat.from_dict(
+        {
+            'kernelspec': {
+                'display_name': 'Python 3',
+                'language': 'python',
+                'name': 'python3',
+            },
+            'language_info': nb.metadata.language_info,
+        }
+    )
+    for i, cell in enumerate(nb.cells):
+        cell.setdefault('id', f'cell-{i:03d}')
+        for key in set(cell.metadata) - {'tags', 'jupyter'}:
+            del cell.metadata[key]
+        if cell.cell_type == 'code':
+            cell.outputs = join_streams(cell.outputs)
+            for out in cell.outputs:
+                out.get('data', {}).pop(WIDGET_VIEW, None)
+    return nb
+
+
+def execute(path, timeout=300):
+    """Runs one notebook in a fresh kernel and writes it back.
+
+    Returns seconds and peak MiB. Raises NotebookError, which names the code
+    cell (counted from 1), and leaves the file as it was if a cell raises,
+    writes to stderr or takes more than `timeout` seconds.
+    """
+    path = Path(path)
+    nb = nbformat.read(path, as_version=4)
+    code_cells = [c for c in nb.cells if c.cell_type == 'code']
+    number = {id(cell): i for i, cell in enumerate(code_cells, 1)}
+    now, peaks = [0], [0.0]
+    for cell in code_cells:
+        cell.outputs, cell.execution_count = [], None
+
+    def started(cell, cell_index):
+        now[0] = number.get(id(cell), now[0])
+
+    def executed(cell, cell_index, execute_reply):
+        peaks.append(peak_mib(client.km.provisioner.pid) or 0.0)
+
+    client = NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name=CURRENT_ENV_KERNEL_NAME,
+        kernel_manager_class=CurrentKernel,
+        extra_arguments=['--log-level=ERROR'],
+        resources={'metadata': {'path': str(path.resolve().parent)}},
+        store_widget_state=False,
+        on_cell_start=started,
+        on_cell_executed=executed,
+    )
+    start = time.monotonic()
+    try:
+        with mock.patch.dict(os.environ, KERNEL_ENV):
+            client.execute()
+    except CellExecutionError as error:
+        raise NotebookError(f'{path}: code cell {now[0]}: {error}') from None
+    except Exception as error:  # the kernel died, a cell took too long
+        raise NotebookError(f'{path}: code cell {now[0]}: {error!r}') from None
+    for cell in code_cells:
+        for out in cell.outputs:
+            if out.get('name') == 'stderr':
+                raise NotebookError(
+                    f'{path}: code cell {number[id(cell)]} wrote to stderr:\n'
+                    f'{out.text}'
+                )
+    text = nbformat.writes(clean(nb))
+    write_whole(path, text.rstrip('\n') + '\n')
+    return time.monotonic() - start, max(peaks)
+
+
+def main(arguments):
+    paths = [Path(a) for a in arguments] or sorted(CHAPTER.glob('*.ipynb'))
+    for path in paths:
+        try:
+            seconds, peak = execute(path)
+        except (NotebookError, OSError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f'{path.name}: {seconds:.0f} s, {peak:.0f} MiB', flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,308 @@
+"""A pytest plugin that makes nbval's comparison of notebooks honest.
+
+- Decimals may differ by RTOL and one unit of the last printed place. All
+  other text is exact. Pixels are not compared, the number of figures is.
+- A code cell that was not executed, or not in order, errors, warnings and
+  widget state in the file, and skipped cells fail. An ignored output needs
+  a reason: '# NBVAL_IGNORE_OUTPUT', and below it '# because ...'.
+- Figures are those of the Python version which recorded them. On another
+  version the cells run, and the claims inside them raise if they are false,
+  but outputs are compared only with --compare-always.
+- One line per notebook: seconds, and peak memory, which has a limit.
+"""
+
+import os
+import re
+import time
+from collections import defaultdict
+from platform import python_version
+from unittest import mock
+
+import pytest
+from execute import KERNEL_ENV, WIDGET_VIEW, peak_mib
+from nbval.plugin import (
+    IPyNbCell,
+    IPyNbFile,
+    NbCellError,
+    find_comment_markers,
+    find_metadata_tags,
+)
+
+RTOL = 5e-3
+MAX_MIB = 1024
+SLOW_SECONDS = 240
+PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
+IGNORED = {WIDGET_VIEW}
+
+# 0.5, -1.5e-3, 2e5, .5s and 3. but no part of 3.11.7, v1.5, 1e5f or x_0.5
+DECIMAL = re.compile(
+    r'(?<![\w.])[-+−]?'
+    r'(?:(?:\d+\.\d*|\.\d+|\d+(?=[eE]))[eE][-+]?\d+(?![\w]|\.\d)'
+    r'|(?:\d+\.\d*|\.\d+)(?!\.?\d|[eE][-+]?\d))'
+)
+
+
+def last_place(number):
+    """One unit in the last decimal place of a printed number.
+
+    None if nothing stands behind the point, as in 1. and 1e5.
+    """
+    mantissa, _, exponent = number.lower().partition('e')
+    places = len(mantissa.partition('.')[2])
+    return 10.0 ** (int(exponent or 0) - places) if places else None
+
+
+def close(ref, test):
+    """Whether two printed decimals agree."""
+    units = [u for u in map(last_place, (ref, test)) if u is not None]
+    if ref == test or not units:
+        return ref == test
+    r, t = (float(s.replace('−', '-')) for s in (ref, test))
+    return abs(t - r) <= (RTOL * abs(r) + min(units)) * (1 + 1e-9)
+
+
+def without_pixels(text):
+    """Replaces images inside HTML, as pixels are not compared."""
+    text = re.sub(r'data:image/[\w+]+;base64,[\w+/=\s]+', 'data:', text)
+    return re.sub(r'<svg\b.*?</svg>', '<svg/>', text, flags=re.DOTALL)
+
+
+def text_difference(ref, test):
+    """Describes the first line in which two texts differ; None if none."""
+    refs, tests = (without_pixels(t).splitlines() for t in (ref, test))
+    if len(refs) != len(tests):
+        return f'{len(refs)} lines recorded, {len(tests)} now'
+    for i, (r, t) in enumerate(zip(refs, tests, strict=True), 1):
+        words = [
+            [' '.join(part.split()) for part in DECIMAL.split(line)]
+            for line in (r, t)
+        ]
+        pairs = zip(DECIMAL.findall(r), DECIMAL.findall(t), strict=False)
+        if words[0] != words[1]:
+            why = 'words or whole numbers'
+        elif far := [f'{a} and {b}' for a, b in pairs if not close(a, b)]:
+            why = ', '.join(far)
+        else:
+            continue
+        return f'line {i} ({why}):\n  recorded {r!r}\n  now      {t!r}'
+    return None
+
+
+def contents(outputs):
+    """Sorts outputs by kind: stream name or MIME type -> list of values."""
+    kinds = defaultdict(list)
+    for out in outputs:
+        if out.output_type == 'stream':
+            kinds[out.name].append(out.text)
+        for mime, value in out.get('data', {}).items():
+            if mime not in IGNORED:
+                kinds[mime].append('' if mime in PIXELS else value)
+    return kinds
+
+
+def difference(ref, test):
+    """Describes the first difference between two lists of outputs."""
+    ref, test = contents(ref), contents(test)
+    for kind in sorted(ref.keys() | test.keys()):
+        if len(ref[kind]) != len(test[kind]):
+            return (
+                f'{kind}: {len(ref[kind])} outputs recorded, '
+                f'{len(test[kind])} now'
+            )
+        for r, t in zip(ref[kind], test[kind], strict=True):
+            if not isinstance(r, str):
+                why = None if r == t else f'recorded {r!r}\n  now {t!r}'
+            else:
+                why = text_difference(r, t)
+            if why:
+                return f'{kind}: {why}'
+    return None
+
+
+def cell_problem(cell, expected_count):
+    """Says what is wrong with a code cell as it stands in the file."""
+    options = dict(find_metadata_tags(cell.metadata))
+    options.update(find_comment_markers(cell.source))
+    if options.get('skip') or options.get('check_exception'):
+        return 'Cells that are skipped or expected to raise are refused'
+    if options.get('check') is False:
+        # below the marker if there is one, anywhere if it is a tag
+        marker = r'^\s*# *\w*_IGNORE_OUTPUT\s*\n'
+        marker = marker if 'IGNORE_OUTPUT' in cell.source else '^'
+        if not re.search(marker + r'\s*# because \S', cell.source, re.M):
+            return 'An ignored output needs a line "# because ..." below'
+    if cell.source.strip() and cell.execution_count is None:
+        return 'The cell was not executed: run "make notebooks"'
+    if cell.execution_count not in (None, expected_count):
+        return (
+            f'Execution count {cell.execution_count} where a fresh run has '
+            f'{expected_count}: run "make notebooks"'
+        )
+    for out in cell.outputs:
+        if out.output_type == 'error' or out.get('name') == 'stderr':
+            return 'The recorded output has an error or a warning'
+    return None
+
+
+def notebook_problems(nb):
+    """Says what is wrong with a notebook beside its cells."""
+    problems = []
+    if 'widgets' in nb.metadata:
+        problems.append('Widget state is stored in the metadata')
+    if 'version' not in nb.metadata.get('language_info', {}):
+        problems.append('No Python version in the metadata')
+    return problems
+
+
+class Notebook(IPyNbFile):
+    """Runs a notebook with one thread in the current interpreter."""
+
+    def collect(self):
+        self.started = None
+        count = 0
+        for item in super().collect():
+            count += bool(item.cell.source.strip())
+            cell = NotebookCell.from_parent(
+                self,
+                name=f'Cell {item.cell_num + 1}',
+                cell_num=item.cell_num + 1,
+                cell=item.cell,
+                options=item.options,
+            )
+            cell.problem = cell_problem(item.cell, count)
+            cell.options['skip'] = cell.options['check_exception'] = False
+            yield cell
+        info = self.nb.metadata.get('language_info', {})
+        self.recorded = info.get('version', 'an unknown version')
+        lax = self.config.option.nbval_lax
+        same = self.recorded == python_version()
+        always = self.config.option.compare_always
+        self.compare = not lax and (same or always)
+        yield WholeNotebook.from_parent(self, name='whole notebook')
+
+    def setup(self):
+        self.started = time.monotonic()
+        with mock.patch.dict(os.environ, KERNEL_ENV):
+            super().setup()
+
+        # nbval leaves no history, and then x; prints what it must not
+        def execute(source, allow_stdin=None):
+            return self.kernel.kc.execute(
+                source, allow_stdin=allow_stdin, stop_on_error=False
+            )
+
+        self.kernel.execute_cell_input = execute
+
+
+class NotebookCell(IPyNbCell):
+    """One code cell."""
+
+    def runtest(self):
+        if not self.parent.compare:
+            self.options['check'] = False
+        super().runtest()
+        names = [out.get('name') for out in self.test_outputs]
+        if self.problem:
+            self.raise_cell_error(self.problem)
+        if self.parent.compare and 'stderr' in names:
+            text = self.test_outputs[names.index('stderr')].text
+            self.raise_cell_error(f'The cell wrote to stderr:\n{text}')
+
+    def repr_failure(self, excinfo):
+        if not isinstance(excinfo.value, NbCellError):
+            return super().repr_failure(excinfo)
+        parts = [
+            f'{self.path.name}, code cell {self.cell_num}: {excinfo.value}',
+            self.cell.source,
+            excinfo.value.inner_traceback or '',
+        ]
+        return '\n\n'.join(parts).rstrip()
+
+    def compare_outputs(self, test, ref, skip_compare=None):
+        why = difference(ref, test)
+        self.comparison_traceback = [why]
+        return why is None
+
+    def reportinfo(self):
+        return self.path, 0, self.name
+
+
+class WholeNotebook(pytest.Item):
+    """Checks what belongs to no cell, and reports time and memory."""
+
+    def runtest(self):
+        name = self.path.name
+        seconds = time.monotonic() - self.parent.started
+        peak = None
+        if self.parent.kernel.is_alive():
+            peak = peak_mib(self.parent.kernel.km.provisioner.pid)
+        line = f'{name}: {seconds:.0f} s'
+        line += '' if peak is None else f', {peak:.0f} MiB'
+        if seconds > SLOW_SECONDS:
+            line += f' (slow: more than {SLOW_SECONDS} s)'
+        self.user_properties.append(('notebook', line))
+        if not self.parent.compare:
+            self.user_properties.append(
+                (
+                    'notebook',
+                    f'{name}: recorded with Python {self.parent.recorded}, '
+                    f'run with {python_version()}: claims checked, '
+                    'figures not compared',
+                )
+            )
+        problems = notebook_problems(self.parent.nb)
+        if peak is not None and peak > MAX_MIB:
+            problems.append(f'Peak memory {peak:.0f} MiB > {MAX_MIB} MiB')
+        if problems:
+            raise NbCellError(None, '; '.join(problems), '')
+
+    def repr_failure(self, excinfo):
+        if isinstance(excinfo.value, NbCellError):
+            return f'{self.path.name}: {excinfo.value}'
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self):
+        return self.path, 0, self.name
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--compare-always',
+        action='store_true',
+        help='compare outputs even if another Python recorded them',
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    nodes = yield
+    return [
+        Notebook.from_parent(parent, path=file_path)
+        if isinstance(node, IPyNbFile)
+        else node
+        for node in nodes
+    ]
+
+
+def pytest_configure(config):
+    # xdist would start the files with most tests first
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    # the notebooks take longest: start them first
+    items.sort(key=lambda item: not isinstance(item.parent, Notebook))
+
+
+def pytest_terminal_summary(terminalreporter):
+    lines = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, 'user_properties', ())
+        if name == 'notebook' and report.when == 'call'
+    ]
+    if lines:
+        terminalreporter.section('notebooks')
+    for line in sorted(lines):
+        terminalreporter.line(line)

@@ -1,0 +1,57 @@
+"""Attention, models, objectives, training and figures of the chapter.
+
+Shapes stand at line ends: `batch` is the number of sequences, `num_steps` of
+tokens in each, `num_hiddens` of features per token.
+"""
+
+from .attention import (
+    KVCache,
+    MultiHeadAttention,
+    attention,
+    causal_mask,
+    fused_attention,
+    padding_mask,
+    prefix_mask,
+    reach,
+    record_attention,
+)
+from .d2l_import import import_d2l
+from .figures import claim, plot_history, show, show_attention, show_pattern
+from .generation import generate, sample
+from .models import GPT, Block, Config, FeedForward
+from .objectives import evaluate, lm_loss, token_loss
+from .training import History, Muon, orthogonalize, train, write_whole
+
+d2l = import_d2l()
+
+__all__ = [
+    'GPT',
+    'Block',
+    'Config',
+    'FeedForward',
+    'History',
+    'KVCache',
+    'MultiHeadAttention',
+    'Muon',
+    'attention',
+    'causal_mask',
+    'claim',
+    'd2l',
+    'evaluate',
+    'fused_attention',
+    'generate',
+    'lm_loss',
+    'orthogonalize',
+    'padding_mask',
+    'plot_history',
+    'prefix_mask',
+    'reach',
+    'record_attention',
+    'sample',
+    'show',
+    'show_attention',
+    'show_pattern',
+    'token_loss',
+    'train',
+    'write_whole',
+]

@@ -1,0 +1,110 @@
+"""Pictures with alternative text, and claims that can fail."""
+
+import io
+
+import torch
+from IPython.display import display
+from matplotlib import pyplot as plt
+
+plt.rcParams.update({
+    'svg.hashsalt': 'chapter', 'svg.fonttype': 'none', 'font.size': 9,
+    'axes.prop_cycle': plt.cycler(
+        color=['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000'],
+        linestyle=['-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1))],
+    ),
+})  # fmt: skip
+
+
+def show(fig, alt):
+    """Display `fig` as SVG, with `alt` as its alternative text."""
+    file = io.StringIO()
+    metadata = {'Date': None, 'Creator': None, 'Title': alt}
+    fig.savefig(file, format='svg', bbox_inches='tight', metadata=metadata)
+    plt.close(fig)
+    data = {'image/svg+xml': file.getvalue(), 'text/plain': alt}
+    display(data, raw=True)
+
+
+def label_tokens(ax, shape, queries, keys):
+    """Write query tokens down and key tokens across the picture of a map."""
+    for tokens, n, name in zip(
+        (queries, keys), shape, ('query', 'key'), strict=True
+    ):
+        if len(tokens) != n:
+            raise ValueError(f'{len(tokens)} {name} tokens for {n} positions')
+    ax.set_xticks(range(len(keys)), keys, rotation=90)
+    ax.set_yticks(range(len(queries)), queries)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+
+
+def show_pattern(mask, queries, keys=None, ax=None, title=''):
+    """Draw which key each query may attend to, from the mask itself.
+
+    `mask` is boolean, (num_queries, num_keys). Row 1, column 1 is at the top
+    left. Returns the axes.
+    """
+    if ax is None:
+        size = 0.3 * max(mask.shape) + 0.8
+        ax = plt.subplots(figsize=(size, size))[1]
+    mask = mask.cpu().numpy()
+    style = {'edgecolors': 'white', 'linewidth': 2, 'vmin': 0, 'vmax': 1.4}
+    ax.imshow(mask, alpha=0)  # sets the axes: rows down, columns across
+    grid = [[i - 0.5 for i in range(n + 1)] for n in mask.shape[::-1]]
+    ax.pcolormesh(*grid, 0.15 + 0.85 * mask, cmap='Blues', **style)
+    label_tokens(ax, mask.shape, queries, queries if keys is None else keys)
+    ax.set_frame_on(False)
+    ax.set_xlabel(title)
+    return ax
+
+
+def show_attention(maps, queries, keys=None, titles=None):
+    """Draw attention weights, one picture per head. Returns the figure.
+
+    `maps` is (num_rows, num_cols, num_queries, num_keys), for example
+    layers by heads; `titles` has num_rows * num_cols entries. Raises
+    ValueError for tokens that do not fit.
+    """
+    num_rows, num_cols, *shape = maps.shape
+    width = 0.16 * max(shape) + 0.3
+    fig, axes = plt.subplots(
+        num_rows, num_cols, squeeze=False, layout='constrained',
+        figsize=(width * num_cols + 1.2, width * num_rows + 0.5),
+    )  # fmt: skip
+    for i, ax in enumerate(axes.flat):
+        matrix = maps.flatten(0, 1)[i].tolist()
+        image = ax.imshow(matrix, cmap='Blues', vmin=0, vmax=1)
+        label_tokens(ax, shape, queries, queries if keys is None else keys)
+        ax.tick_params(labelsize=7, labeltop=i < num_cols)
+        ax.tick_params(labelleft=i % num_cols == 0)
+        if titles:
+            ax.set_xlabel(titles[i])
+    fig.colorbar(image, ax=axes, shrink=0.5, label='attention weight')
+    return fig
+
+
+def plot_history(histories, x='tokens', ax=None):
+    """Plot the training loss of named histories, and where evaluated.
+
+    `histories` maps a name to a `History`; `x` is 'tokens', 'seconds' or
+    'step'. The loss is smoothed over a fiftieth of the run. Returns the axes.
+    """
+    ax = plt.subplots(figsize=(4.5, 2.8))[1] if ax is None else ax
+    for name, history in histories.items():
+        n = len(history.loss)
+        xs = range(1, n + 1) if x == 'step' else getattr(history, x)
+        loss = torch.tensor(history.loss).unfold(0, max(1, n // 50), 1).mean(1)
+        line = ax.plot(xs[n - len(loss):], loss, label=name)[0]  # fmt: skip
+        at = [xs[step - 1] for step in history.eval_step]
+        ax.plot(at, history.eval_loss, 'o', ms=4, color=line.get_color())
+    ax.set_xlabel({'tokens': 'training tokens'}.get(x, x))
+    ax.set_ylabel('loss (nats per token)')
+    ax.legend(frameon=False)
+    return ax
+
+
+def claim(text, holds):
+    """Print `text` with a tick, or raise AssertionError if it is false."""
+    if not bool(holds):
+        raise AssertionError(f'✗ {text}')
+    print(f'✓ {text}')

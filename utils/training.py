@@ -1,0 +1,291 @@
+"""Muon, and the training loop, which knows nothing about the model."""
+
+import dataclasses
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+
+def orthogonalize(G, num_iters=5):
+    """Bring all singular values of the matrix `G` near one.
+
+    Newton-Schulz iteration of an odd polynomial (Jordan et al., 2024).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    X = G / (G.norm() + 1e-7)
+    tall = X.shape[0] > X.shape[1]
+    X = X.T if tall else X
+    for _ in range(num_iters):
+        A = X @ X.T
+        X = a * X + (b * A + c * A @ A) @ X
+    return X.T if tall else X
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalized, for matrices.
+
+    Jordan et al. (2024). Updates have the root mean square 0.2 of a typical
+    AdamW step, so that both optimizers take one learning rate (Liu et al.,
+    2025, section 2.2). Products are in bfloat16 on a GPU, else in float32.
+    Raises ValueError for a parameter that is not a matrix.
+    """
+
+    def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.1):
+        super().__init__(
+            params,
+            {'lr': lr, 'momentum': momentum, 'weight_decay': weight_decay},
+        )
+        for p in self.param_groups[0]['params']:
+            if p.dim() != 2:
+                raise ValueError(f'parameter of {p.dim()} dimensions, not 2')
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            lr, beta = group['lr'], group['momentum']
+            for p in group['params']:
+                if p.grad is None:
+                    continue
+                m = self.state[p].setdefault('momentum', torch.zeros_like(p))
+                m.lerp_(p.grad, 1 - beta)
+                G = p.grad.lerp(m, beta)
+                G = orthogonalize(G.bfloat16() if G.is_cuda else G)
+                p.mul_(1 - lr * group['weight_decay'])
+                p.add_(G.to(p.dtype), alpha=-0.2 * lr * max(p.shape) ** 0.5)
+
+
+def make_optimizers(model, optimizer, lr, betas, weight_decay):
+    """The optimizers of `train`: decay on matrices only, in blocks Muon."""
+    if optimizer not in ('muon', 'adamw'):
+        raise ValueError(f"optimizer is {optimizer!r}, not 'muon' or 'adamw'")
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    inside = {n for n, p in named if 'blks.' in n and p.dim() == 2}
+    if optimizer == 'adamw':
+        inside = set()
+    rest = [p for name, p in named if name not in inside]
+    groups = [
+        {'params': [p for p in rest if p.dim() > 1]},
+        {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0},
+    ]
+    optimizers = [
+        torch.optim.AdamW(
+            groups, lr, betas, weight_decay=weight_decay, fused=True
+        )
+    ]
+    if inside:
+        matrices = [p for name, p in named if name in inside]
+        optimizers.append(Muon(matrices, lr, weight_decay=weight_decay))
+    return optimizers
+
+
+@dataclasses.dataclass
+class History:
+    """What `train` measured at each step and at each evaluation.
+
+    `tokens` and `seconds` add up over the steps; evaluation is not timed.
+    """
+
+    loss: list = dataclasses.field(default_factory=list)
+    lr: list = dataclasses.field(default_factory=list)
+    tokens: list = dataclasses.field(default_factory=list)
+    seconds: list = dataclasses.field(default_factory=list)
+    eval_step: list = dataclasses.field(default_factory=list)
+    eval_loss: list = dataclasses.field(default_factory=list)
+
+    def append(self, loss, lr, tokens, seconds):
+        self.loss.append(loss)
+        self.lr.append(lr)
+        self.tokens.append(tokens + (self.tokens or [0])[-1])
+        self.seconds.append(seconds + (self.seconds or [0.0])[-1])
+
+
+def lr_factor(step, num_steps, warmup=0, schedule='cosine', final=0.1):
+    """The share of the learning rate at `step`: up linearly, then down."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, num_steps - 1 - warmup)
+    down = {
+        'constant': 0.0,
+        'linear': done,
+        'cosine': (1 - math.cos(math.pi * done)) / 2,
+    }[schedule]
+    return 1 - (1 - final) * down
+
+
+def to_device(batch, device):
+    """Move a tensor, or each of a tuple of tensors, to `device`."""
+    if isinstance(batch, (tuple, list)):
+        return tuple(to_device(X, device) for X in batch)
+    return batch.to(device)
+
+
+def forever(batches):
+    """Go through `batches` again and again; ValueError when it is empty."""
+    while True:
+        batch = None
+        for batch in batches:
+            yield batch
+        if batch is None:
+            raise ValueError('batches is empty, or an iterator at its end')
+
+
+def write_whole(path, write):
+    """Call `write(file)` so that `path` is replaced whole or not at all."""
+    part = Path(f'{path}.part')
+    with part.open('wb') as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def save_checkpoint(path, step, model, optimizers, history, settings):
+    """Write all that `train` needs to go on after `step` steps."""
+    cuda = next(model.parameters()).is_cuda
+    state = {
+        'step': step,
+        'settings': settings,
+        'history': dataclasses.asdict(history),
+        'model': model.state_dict(),
+        'optimizers': [o.state_dict() for o in optimizers],
+        'rng': torch.get_rng_state(),
+        'cuda_rng': torch.cuda.get_rng_state() if cuda else None,
+    }
+    write_whole(path, lambda file: torch.save(state, file))
+
+
+def load_checkpoint(path, model, optimizers, settings):
+    """Put a checkpoint into model and optimizers and return the rest of it.
+
+    Raises ValueError for a file that is no checkpoint, or one of another
+    model or of other settings.
+    """
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        theirs = state['settings']
+    except Exception as error:
+        raise ValueError(f'{path} is not a checkpoint: {error}') from error
+    for name, value in settings.items():
+        if theirs[name] != value:
+            raise ValueError(
+                f'{path} was made with {name} = {theirs[name]}, not {value}'
+            )
+    try:
+        model.load_state_dict(state['model'])
+    except RuntimeError as error:
+        raise ValueError(f'{path} is of another model: {error}') from error
+    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
+        optimizer.load_state_dict(saved)
+    return state
+
+
+def train(
+    model, batches, loss_fn, num_steps, lr=2e-3, optimizer='muon',
+    betas=(0.9, 0.95), weight_decay=0.1, warmup=0, schedule='cosine',
+    final=0.1, clip=1.0, accumulate=1, eval_fn=None, eval_every=0,
+    checkpoint=None, checkpoint_every=100, precision=None,
+):  # fmt: skip
+    """Train `model` for `num_steps` steps and return the `History`.
+
+    `loss_fn(model, batch)` returns a mean loss and the number of labels it
+    is the mean of. `optimizer` is 'muon' (with AdamW for what lies outside
+    the blocks) or 'adamw'. The learning rate goes up over `warmup` steps and
+    falls to `final` times `lr` by `schedule`: 'cosine', 'linear' or
+    'constant'. A step averages the gradient over `accumulate` batches.
+    `eval_fn(model)` is called every `eval_every` steps and at the end.
+
+    With a `checkpoint` path, training is saved every `checkpoint_every`
+    steps and goes on from there; the batches seen so far are drawn again and
+    dropped, so they must come in the same order. Ctrl-C ends training and
+    keeps model and history. On a GPU with bfloat16 the loss is computed
+    under autocast in it; `precision` sets another type.
+
+    Raises ValueError for settings out of range, for empty batches and for
+    an unfitting checkpoint, FloatingPointError for a loss that is not finite.
+    """
+    limits = {'num_steps': num_steps, 'accumulate': accumulate,
+              'checkpoint_every': checkpoint_every}  # fmt: skip
+    for name, value in limits.items():
+        if value < 1:
+            raise ValueError(f'{name} is {value}, below 1')
+    if schedule not in ('cosine', 'linear', 'constant'):
+        raise ValueError(f'unknown schedule {schedule!r}')
+    settings = {
+        'num_steps': num_steps, 'lr': lr, 'optimizer': optimizer,
+        'betas': tuple(betas), 'weight_decay': weight_decay,
+        'warmup': warmup, 'schedule': schedule, 'final': final,
+        'clip': clip, 'accumulate': accumulate,
+    }  # fmt: skip
+    params = [p for p in model.parameters() if p.requires_grad]
+    device = params[0].device
+    if precision is None and device.type == 'cuda':
+        precision = (
+            torch.bfloat16 if torch.cuda.is_bf16_supported(False) else None
+        )
+    optimizers = make_optimizers(model, optimizer, lr, betas, weight_decay)
+    history, start, batches = History(), 0, forever(batches)
+    if checkpoint and Path(checkpoint).exists():
+        state = load_checkpoint(checkpoint, model, optimizers, settings)
+        history, start = History(**state['history']), state['step']
+        for _ in range(start * accumulate):
+            next(batches)
+        torch.set_rng_state(state['rng'])
+        if state['cuda_rng'] is not None:
+            torch.cuda.set_rng_state(state['cuda_rng'])
+
+    def step_once(rate):
+        total = num_labels = 0
+        for _ in range(accumulate):
+            batch = to_device(next(batches), device)
+            with torch.autocast(device.type, precision, precision is not None):
+                loss, n = loss_fn(model, batch)
+            total, num_labels = total + loss.item() * n, num_labels + n
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f'loss is {loss.item()} at step {step}, '
+                    f'learning rate {rate:.3g}'
+                )
+            (loss * n).backward()
+        grads = [p.grad for p in params if p.grad is not None]
+        torch._foreach_div_(grads, num_labels)
+        nn.utils.clip_grad_norm_(params, clip)
+        for opt in optimizers:
+            for group in opt.param_groups:
+                group['lr'] = rate
+            opt.step()
+        return total / num_labels, num_labels
+
+    model.train()
+    bar = tqdm(
+        range(start, num_steps), initial=start, total=num_steps,
+        disable='TQDM_DISABLE' in os.environ,
+    )  # fmt: skip
+    try:
+        for step in bar:
+            began = time.perf_counter()
+            rate = lr * lr_factor(step, num_steps, warmup, schedule, final)
+            loss, num_labels = step_once(rate)
+            model.zero_grad()
+            seconds = time.perf_counter() - began
+            history.append(loss, rate, num_labels, seconds)
+            bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
+            done, last = step + 1, step + 1 == num_steps
+            if eval_fn and (last or (eval_every and done % eval_every == 0)):
+                history.eval_step.append(done)
+                history.eval_loss.append(eval_fn(model))
+            if checkpoint and (last or done % checkpoint_every == 0):
+                save_checkpoint(
+                    checkpoint, done, model, optimizers, history, settings
+                )
+    except KeyboardInterrupt:
+        print(f'stopped by hand after {len(history.loss)} steps')
+    finally:
+        bar.close()
+        model.zero_grad()
+        model.eval()
+    return history

@@ -417,14 +417,24 @@ def python(code, **env):
     )  # fmt: skip
 
 
+def hide(package):
+    """Code that makes a package look as if it were not installed."""
+    return (
+        'import sys\n'
+        'class Missing:\n'
+        '    def find_spec(self, name, *_):\n'
+        f'        if name.split(".")[0] == {package!r}:\n'
+        '            raise ModuleNotFoundError("missing", name=name)\n'
+        'sys.meta_path.insert(0, Missing())\n'
+    )
+
+
 def test_import_without_torchvision_leaves_no_stand_in():
     code = (
-        'import sys; sys.modules["torchvision"] = None\n'
-        'del sys.modules["torchvision"]\n'
         'import utils; assert "torchvision" not in sys.modules\n'
         'print(utils.d2l.Vocab.__name__)'
     )
-    run = python(code)
+    run = python(hide('torchvision') + code)
     assert (run.stdout, run.stderr) == ('Vocab\n', '')
 
 
@@ -449,15 +459,6 @@ def test_import_with_broken_torchvision_uses_the_stand_in(tmp_path):
 
 
 def test_missing_d2l_gives_the_command():
-    code = (
-        'import sys\n'
-        'class Missing:\n'
-        '    def find_spec(self, name, *_):\n'
-        '        if name.split(".")[0] == "d2l":\n'
-        '            raise ModuleNotFoundError("no d2l", name=name)\n'
-        'sys.meta_path.insert(0, Missing())\n'
-        'import utils'
-    )
-    run = python(code)
+    run = python(hide('d2l') + 'import utils')
     assert run.returncode == 1
     assert 'pip install --no-deps d2l==1.0.3' in run.stderr

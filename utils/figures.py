@@ -66,7 +66,7 @@ def show_attention(maps, queries, keys=None, titles=None):
     ValueError for tokens that do not fit.
     """
     num_rows, num_cols, *shape = maps.shape
-    width = 0.16 * max(shape) + 0.3
+    width = min(0.16 * max(shape) + 0.3, 7 / num_cols)  # inches
     fig, axes = plt.subplots(
         num_rows, num_cols, squeeze=False, layout='constrained',
         figsize=(width * num_cols + 1.2, width * num_rows + 0.5),

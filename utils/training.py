@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import time
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -184,6 +185,37 @@ def load_checkpoint(path, model, optimizers, settings):
     return state
 
 
+def set_rate(optimizers, rate):
+    """Give all parameters the learning rate `rate`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group['lr'] = rate
+
+
+def update(model, batches, loss_fn, optimizers, clip, precision):
+    """One step on the mean over the labels of all `batches`.
+
+    Returns the mean loss and the number of labels. Raises
+    FloatingPointError, with the model as it was, if the loss is not finite.
+    """
+    params = [p for p in model.parameters() if p.requires_grad]
+    device, total, num_labels = params[0].device, 0.0, 0
+    for batch in batches:
+        with torch.autocast(device.type, precision, precision is not None):
+            loss, n = loss_fn(model, to_device(batch, device))
+        total, num_labels = total + loss.item() * n, num_labels + n
+        if not math.isfinite(total):
+            raise FloatingPointError(f'loss is {loss.item()}')
+        (loss * n).backward()
+    torch._foreach_div_([p.grad for p in params if p.grad is not None],
+                        num_labels)  # fmt: skip
+    nn.utils.clip_grad_norm_(params, clip)
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad()
+    return total / num_labels, num_labels
+
+
 def train(
     model, batches, loss_fn, num_steps, lr=2e-3, optimizer='muon',
     betas=(0.9, 0.95), weight_decay=0.1, warmup=0, schedule='cosine',
@@ -221,12 +253,9 @@ def train(
         'warmup': warmup, 'schedule': schedule, 'final': final,
         'clip': clip, 'accumulate': accumulate,
     }  # fmt: skip
-    params = [p for p in model.parameters() if p.requires_grad]
-    device = params[0].device
-    if precision is None and device.type == 'cuda':
-        precision = (
-            torch.bfloat16 if torch.cuda.is_bf16_supported(False) else None
-        )
+    if precision is None and next(model.parameters()).is_cuda:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = torch.bfloat16 if native else None
     optimizers = make_optimizers(model, optimizer, lr, betas, weight_decay)
     history, start, batches = History(), 0, forever(batches)
     if checkpoint and Path(checkpoint).exists():
@@ -237,29 +266,6 @@ def train(
         torch.set_rng_state(state['rng'])
         if state['cuda_rng'] is not None:
             torch.cuda.set_rng_state(state['cuda_rng'])
-
-    def step_once(rate):
-        total = num_labels = 0
-        for _ in range(accumulate):
-            batch = to_device(next(batches), device)
-            with torch.autocast(device.type, precision, precision is not None):
-                loss, n = loss_fn(model, batch)
-            total, num_labels = total + loss.item() * n, num_labels + n
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f'loss is {loss.item()} at step {step}, '
-                    f'learning rate {rate:.3g}'
-                )
-            (loss * n).backward()
-        grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_div_(grads, num_labels)
-        nn.utils.clip_grad_norm_(params, clip)
-        for opt in optimizers:
-            for group in opt.param_groups:
-                group['lr'] = rate
-            opt.step()
-        return total / num_labels, num_labels
-
     model.train()
     bar = tqdm(
         range(start, num_steps), initial=start, total=num_steps,
@@ -269,8 +275,11 @@ def train(
         for step in bar:
             began = time.perf_counter()
             rate = lr * lr_factor(step, num_steps, warmup, schedule, final)
-            loss, num_labels = step_once(rate)
-            model.zero_grad()
+            set_rate(optimizers, rate)
+            loss, num_labels = update(
+                model, islice(batches, accumulate), loss_fn, optimizers,
+                clip, precision,
+            )  # fmt: skip
             seconds = time.perf_counter() - began
             history.append(loss, rate, num_labels, seconds)
             bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
@@ -282,6 +291,10 @@ def train(
                 save_checkpoint(
                     checkpoint, done, model, optimizers, history, settings
                 )
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f'{error} at step {step}, learning rate {rate:.3g}'
+        ) from None
     except KeyboardInterrupt:
         print(f'stopped by hand after {len(history.loss)} steps')
     finally:

@@ -269,7 +269,7 @@ def train(
     model.train()
     bar = tqdm(
         range(start, num_steps), initial=start, total=num_steps,
-        disable='TQDM_DISABLE' in os.environ,
+        leave=False, disable='TQDM_DISABLE' in os.environ,
     )  # fmt: skip
     try:
         for step in bar:

@@ -301,16 +301,23 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path):
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / 'run.pt'
     train(small(), batches(), utils.lm_loss, 2, checkpoint=path)
+    before = path.stat().st_ino
+    utils.write_whole(path, lambda file: file.write(b'new'))
+    assert path.read_bytes() == b'new'
+    assert path.stat().st_ino != before  # replaced, not written over
     good = path.read_bytes()
 
     def fail(state, file):
         file.write(b'half')
+        file.flush()
+        assert path.read_bytes() == good
         raise OSError('disk full')
 
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='disk full'):
         utils.write_whole(path, lambda file: torch.save({}, file))
     assert path.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_finished_checkpoint_is_not_trained_again(tmp_path):

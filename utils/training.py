@@ -138,11 +138,14 @@ def forever(batches):
 def write_whole(path, write):
     """Call `write(file)` so that `path` is replaced whole or not at all."""
     part = Path(f'{path}.part')
-    with part.open('wb') as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open('wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def save_checkpoint(path, step, model, optimizers, history, settings):

@@ -15,6 +15,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from real_data import imdb as imdb
+from real_data import snli as snli
+from small_world import Examples, join
+from small_world import SmallWorld as SmallWorld
 from storage import DownloadError, cached, data_folder, download
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -252,6 +256,64 @@ def blocks(tokens, num_steps):
     """
     _check_rows(tokens, num_steps)
     return tokens.unfold(0, num_steps + 1, num_steps).clone()
+
+
+def _pad(tokenizer, texts, limit):
+    rows = tokenizer.encode_batch_fast(list(texts))
+    rows = [torch.tensor(row.ids[:limit], dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def examples(tokenizer, texts, labels, max_len=128):
+    """Examples of texts, or of pairs of texts, with their classes.
+
+    Each text is cut so that a row has at most `max_len` tokens. Raises
+    ValueError without texts, for another number of labels, and for a
+    `max_len` below 8.
+    """
+    if len(texts) == 0 or len(texts) != len(labels):
+        raise ValueError(f'{len(labels)} labels for {len(texts)} texts')
+    if max_len < 8:
+        raise ValueError(f'max_len is {max_len}, not at least 8')
+    if isinstance(texts[0], str):
+        sides = [_pad(tokenizer, texts, max_len - 2)]
+    else:
+        limit = (max_len - 3) // 2
+        sides = [
+            _pad(tokenizer, side, limit) for side in zip(*texts, strict=True)
+        ]
+    return Examples(*join(*sides), torch.tensor(labels))
+
+
+def by_length(data, batch_size, seed=0):
+    """Endless batches of texts of similar length, cut to the longest.
+
+    `data` is (X, segments, valid_lens, ...), tensors with one row per text;
+    those of the shape of `X` are cut with it. Each text comes once per
+    round, at random. Raises ValueError without texts and for a batch size
+    below one.
+    """
+    X, _, valid_lens, *_ = data
+    if len(X) == 0 or batch_size < 1:
+        raise ValueError(
+            f'{len(X)} texts in batches of {batch_size}, expected at least 1'
+        )
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw():
+        while True:
+            order = torch.randperm(len(X), generator=generator)
+            order = order[valid_lens[order].argsort(stable=True)]
+            batches = order.split(batch_size)
+            for i in torch.randperm(len(batches), generator=generator):
+                rows = batches[i]
+                longest = valid_lens[rows].max()
+                yield tuple(
+                    T[rows, :longest] if T.shape == X.shape else T[rows]
+                    for T in data
+                )
+
+    return draw()
 
 
 # ---- The Time Machine: the novel that d2l trains its first models on ----

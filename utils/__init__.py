@@ -18,29 +18,48 @@ from .attention import (
 from .d2l_import import import_d2l
 from .figures import claim, plot_history, show, show_attention, show_pattern
 from .generation import generate, sample
-from .models import GPT, Block, Config, FeedForward
-from .objectives import evaluate, lm_loss, token_loss
+from .models import BERT, GPT, Block, Config, FeedForward, Finetuned
+from .objectives import (
+    bert_loss,
+    evaluate,
+    hide,
+    lm_loss,
+    mask_tokens,
+    mlm_loss,
+    span_loss,
+    span_scores,
+    tag_loss,
+    text_loss,
+    text_scores,
+    token_loss,
+)
 from .training import History, Muon, orthogonalize, train, write_whole
 
 d2l = import_d2l()
 
 __all__ = [
+    'BERT',
     'GPT',
     'Block',
     'Config',
     'FeedForward',
+    'Finetuned',
     'History',
     'KVCache',
     'MultiHeadAttention',
     'Muon',
     'attention',
+    'bert_loss',
     'causal_mask',
     'claim',
     'd2l',
     'evaluate',
     'fused_attention',
     'generate',
+    'hide',
     'lm_loss',
+    'mask_tokens',
+    'mlm_loss',
     'orthogonalize',
     'padding_mask',
     'plot_history',
@@ -51,6 +70,11 @@ __all__ = [
     'show',
     'show_attention',
     'show_pattern',
+    'span_loss',
+    'span_scores',
+    'tag_loss',
+    'text_loss',
+    'text_scores',
     'token_loss',
     'train',
     'write_whole',

@@ -6,7 +6,12 @@ import math
 import torch
 from torch import nn
 
-from .attention import KVCache, MultiHeadAttention, causal_mask
+from .attention import (
+    KVCache,
+    MultiHeadAttention,
+    causal_mask,
+    padding_mask,
+)
 
 ACTIVATIONS = {
     'relu': nn.ReLU,
@@ -19,10 +24,11 @@ ACTIVATIONS = {
 class Config:
     """The sizes and choices that define a model.
 
-    `ffn_num_hiddens` defaults to four times `num_hiddens`, `scale` to one
-    over the square root of a head's width. Raises ValueError for a size
-    below one, heads that do not divide `num_hiddens`, a dropout outside
-    [0, 1) and an unknown activation.
+    `ffn_num_hiddens` defaults to four times `num_hiddens`, `embedding_size`
+    to `num_hiddens`, `scale` to one over the square root of a head's width.
+    With `share_blks` all blocks are one and the same. Raises ValueError for
+    a size below one, heads that do not divide `num_hiddens`, a dropout
+    outside [0, 1) and an unknown activation.
     """
 
     vocab_size: int
@@ -31,6 +37,9 @@ class Config:
     num_blks: int = 4
     max_len: int = 128
     ffn_num_hiddens: int | None = None
+    embedding_size: int | None = None
+    num_segments: int = 2
+    share_blks: bool = False
     dropout: float = 0.0
     pre_norm: bool = True
     rms_norm: bool = False
@@ -39,13 +48,18 @@ class Config:
     activation: str = 'gelu'
     scale: float | None = None
     scaled_init: bool = True
+    init_std: float = 0.02
+    mlm_transform: bool = True
     tie_weights: bool = True
 
     def __post_init__(self):
         if self.ffn_num_hiddens is None:
             object.__setattr__(self, 'ffn_num_hiddens', 4 * self.num_hiddens)
+        if self.embedding_size is None:
+            object.__setattr__(self, 'embedding_size', self.num_hiddens)
         for name in ('vocab_size', 'num_hiddens', 'num_heads', 'num_blks',
-                     'max_len', 'ffn_num_hiddens'):  # fmt: skip
+                     'max_len', 'ffn_num_hiddens', 'embedding_size',
+                     'num_segments'):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}, below 1')
         if self.num_hiddens % self.num_heads:
@@ -69,12 +83,44 @@ class Config:
         """
         shapes = {'small': (768, 12, 12), 'medium': (1024, 16, 24),
                   'large': (1280, 20, 36), 'xl': (1600, 25, 48)}  # fmt: skip
-        if size not in shapes:
-            raise ValueError(f'size is {size!r}, not one of {list(shapes)}')
-        num_hiddens, num_heads, num_blks = shapes[size]
-        defaults = {'max_len': 1024, 'dropout': 0.1, 'activation': 'gelu_tanh'}
-        return cls(50257, num_hiddens, num_heads, num_blks,
-                   **{**defaults, **changes})  # fmt: skip
+        defaults = {'vocab_size': 50257, 'max_len': 1024, 'dropout': 0.1,
+                    'activation': 'gelu_tanh'}  # fmt: skip
+        return cls(**{**published(shapes, size), **defaults, **changes})
+
+    @classmethod
+    def bert(cls, size='base', **changes):
+        """BERT's published shapes (Devlin et al., 2019, section 3).
+
+        Raises ValueError for a size other than base, large.
+        """
+        shapes = {'base': (768, 12, 12), 'large': (1024, 16, 24)}
+        defaults = {'vocab_size': 30522, 'max_len': 512, 'dropout': 0.1,
+                    'pre_norm': False, 'norm_eps': 1e-12,
+                    'scaled_init': False}  # fmt: skip
+        return cls(**{**published(shapes, size), **defaults, **changes})
+
+    @classmethod
+    def albert(cls, size='base', **changes):
+        """ALBERT's published shapes (Lan et al., 2020, table 1).
+
+        Raises ValueError for a size other than base, large, xlarge, xxlarge.
+        """
+        shapes = {'base': (768, 12, 12), 'large': (1024, 16, 24),
+                  'xlarge': (2048, 16, 24),
+                  'xxlarge': (4096, 64, 12)}  # fmt: skip
+        defaults = {'vocab_size': 30000, 'max_len': 512, 'pre_norm': False,
+                    'norm_eps': 1e-12, 'scaled_init': False,
+                    'activation': 'gelu_tanh', 'embedding_size': 128,
+                    'share_blks': True}  # fmt: skip
+        return cls(**{**published(shapes, size), **defaults, **changes})
+
+
+def published(shapes, size):
+    """The shape of that size by name; ValueError if there is none."""
+    if size not in shapes:
+        raise ValueError(f'size is {size!r}, not one of {list(shapes)}')
+    names = 'num_hiddens', 'num_heads', 'num_blks'
+    return dict(zip(names, shapes[size], strict=True))
 
 
 def check_ids(X, config, start=0):
@@ -96,10 +142,25 @@ def check_ids(X, config, start=0):
         )
 
 
-def norm(config):
-    """The normalization layer of `config`."""
+def check_segments(segments, X, config):
+    """Raise ValueError unless `segments` has an id for each token of `X`."""
+    if segments.shape != X.shape:
+        raise ValueError(
+            f'segments of shape {tuple(segments.shape)} for tokens of shape '
+            f'{tuple(X.shape)}'
+        )
+    low, high = segments.min().item(), segments.max().item()
+    if low < 0 or high >= config.num_segments:
+        raise ValueError(
+            f'segment {low if low < 0 else high} outside 0..'
+            f'{config.num_segments - 1}'
+        )
+
+
+def norm(config, width=None):
+    """The normalization layer of `config`, for `num_hiddens` features."""
     layer = nn.RMSNorm if config.rms_norm else nn.LayerNorm
-    return layer(config.num_hiddens, eps=config.norm_eps)
+    return layer(width or config.num_hiddens, eps=config.norm_eps)
 
 
 class FeedForward(nn.Sequential):
@@ -143,7 +204,7 @@ class Block(nn.Module):
 
 
 def init_weights(model, config):
-    """Draw all weights from N(0, 0.02), biases zero.
+    """Draw all weights from N(0, init_std), biases zero.
 
     With `config.scaled_init`, the layers that write to the residual stream
     are divided by the square root of their number, 2 * num_blks (Radford et
@@ -153,10 +214,44 @@ def init_weights(model, config):
         if p.dim() > 1:
             writes = name.endswith(('W_o.weight', 'ffn.2.weight'))
             shrink = config.scaled_init and writes
-            std = 0.02 / math.sqrt(2 * config.num_blks if shrink else 1)
-            nn.init.normal_(p, std=std)
+            num_writes = 2 * config.num_blks if shrink else 1
+            nn.init.normal_(p, std=config.init_std / math.sqrt(num_writes))
         elif name.endswith('bias'):
             nn.init.zeros_(p)
+
+
+class MaskedTokenHead(nn.Module):
+    """From representations to scores for every token of the vocabulary.
+
+    (..., num_hiddens) in, (..., vocab_size) out. The last product shares
+    its weights with the token embedding.
+    """
+
+    def __init__(self, config, embedding):
+        super().__init__()
+        num_hiddens, width = config.num_hiddens, config.embedding_size
+        self.transform = nn.Identity()
+        if config.mlm_transform:
+            self.transform = nn.Sequential(
+                nn.Linear(num_hiddens, width),
+                ACTIVATIONS[config.activation](),
+                norm(config, width),
+            )
+        elif width != num_hiddens:
+            self.transform = nn.Linear(num_hiddens, width)
+        self.decoder = nn.Linear(width, config.vocab_size)
+        if config.tie_weights:
+            self.decoder.weight = embedding
+
+    def forward(self, H):
+        return self.decoder(self.transform(H))
+
+
+def new_blks(config):
+    """The list of blocks, all one and the same with `share_blks`."""
+    if config.share_blks:
+        return [Block(config)] * config.num_blks
+    return [Block(config) for _ in range(config.num_blks)]
 
 
 class GPT(nn.Module):
@@ -206,3 +301,76 @@ class GPT(nn.Module):
 
     def new_caches(self):
         return [KVCache() for _ in self.blks]
+
+
+class BERT(nn.Module):
+    """The encoder-only Transformer (Devlin et al., 2019, section 3).
+
+    Maps token ids (batch, num_steps) to scores for the token at every
+    position, (batch, num_steps, vocab_size). `segments` holds 0 or 1 per
+    token, `valid_lens` (batch,) says where padding begins; `mask` hides more
+    than padding. With `share_blks` and an `embedding_size` it is ALBERT (Lan
+    et al., 2020, section 3.1). Raises ValueError for ids outside the
+    vocabulary, an empty batch, more than `max_len` tokens, segments that do
+    not fit.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        num_hiddens, width = config.num_hiddens, config.embedding_size
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.pos_embedding = nn.Embedding(config.max_len, width)
+        self.segment_embedding = nn.Embedding(config.num_segments, width)
+        self.embedding_norm = norm(config, width)
+        self.widen = nn.Identity()
+        if width != num_hiddens:
+            self.widen = nn.Linear(width, num_hiddens)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blks = nn.ModuleList(new_blks(config))
+        self.norm = norm(config) if config.pre_norm else nn.Identity()
+        self.mlm = MaskedTokenHead(config, self.token_embedding.weight)
+        self.pooler = nn.Sequential(
+            nn.Linear(num_hiddens, num_hiddens), nn.Tanh()
+        )
+        self.nsp = nn.Linear(num_hiddens, 2)
+        init_weights(self, config)
+
+    def embed(self, X, segments=None):
+        """The input of the blocks: (batch, num_steps, num_hiddens)."""
+        check_ids(X, self.config)
+        if segments is None:
+            segments = torch.zeros_like(X)
+        check_segments(segments, X, self.config)
+        H = self.token_embedding(X) + self.segment_embedding(segments)
+        H = H + self.pos_embedding.weight[: X.shape[1]]
+        return self.widen(self.dropout(self.embedding_norm(H)))
+
+    def encode(self, X, segments=None, valid_lens=None, mask=None):
+        """The output of the blocks: (batch, num_steps, num_hiddens)."""
+        H = self.embed(X, segments)
+        if valid_lens is not None:
+            padding = padding_mask(valid_lens, X.shape[1])
+            mask = padding if mask is None else padding & mask
+        for blk in self.blks:
+            H = blk(H, mask)
+        return self.norm(H)
+
+    def forward(self, X, segments=None, valid_lens=None, mask=None):
+        return self.mlm(self.encode(X, segments, valid_lens, mask))
+
+
+class Finetuned(nn.Module):
+    """A pretrained BERT and one new linear layer on top of it.
+
+    Maps what `BERT.encode` takes to `num_outputs` scores per token, (batch,
+    num_steps, num_outputs). With `frozen` only the new layer is trained.
+    """
+
+    def __init__(self, bert, num_outputs, frozen=False):
+        super().__init__()
+        self.bert = bert.requires_grad_(not frozen)
+        self.head = nn.Linear(bert.config.num_hiddens, num_outputs)
+
+    def forward(self, X, segments=None, valid_lens=None):
+        return self.head(self.bert.encode(X, segments, valid_lens))

@@ -1,8 +1,11 @@
 """What the models are trained to predict. A label of -100 is ignored."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
+from .attention import padding_mask
 from .training import to_device
 
 
@@ -27,6 +30,111 @@ def lm_loss(model, X):
     """
     inputs, labels = X[:, :-1].clamp(min=0), X[:, 1:]
     return token_loss(model(inputs), labels)
+
+
+def hide(X, chosen, vocab_size, mask_id, num_special, generator=None):
+    """Replace the `chosen` tokens: 80 % masked, 10 % random, 10 % kept.
+
+    `X` holds ids and `chosen` booleans, both (batch, num_steps). Returns the
+    inputs and the labels, which are -100 where nothing was chosen. (Devlin et
+    al., 2019, section 3.1)
+    """
+    labels = X.masked_fill(~chosen, -100)
+    luck = torch.rand(X.shape, generator=generator)
+    others = torch.randint(
+        num_special, vocab_size, X.shape, generator=generator
+    )
+    inputs = X.masked_fill(chosen & (luck < 0.8), mask_id)
+    inputs = torch.where(chosen & (luck >= 0.9), others, inputs)
+    return inputs, labels
+
+
+def mask_tokens(
+    X, vocab_size, rate=0.15, mask_id=3, num_special=5, generator=None
+):
+    """Choose tokens at random and `hide` them: returns inputs and labels.
+
+    `X` is (batch, num_steps) ids; those below `num_special` are special and
+    never chosen. Raises ValueError for a rate outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f'rate is {rate}, outside [0, 1]')
+    chosen = torch.rand(X.shape, generator=generator) < rate
+    chosen &= X.ge(num_special)
+    return hide(X, chosen, vocab_size, mask_id, num_special, generator)
+
+
+def mlm_loss(model, batch):
+    """Cross-entropy at the chosen positions of masked texts.
+
+    `batch` is (X, segments, valid_lens, labels); scores are computed for
+    the labels only. (Devlin et al., 2019, section 3.1)
+    """
+    X, segments, valid_lens, labels = batch
+    chosen = labels != -100
+    H = model.encode(X, segments, valid_lens)[chosen]
+    return token_loss(model.mlm(H), labels[chosen])
+
+
+def bert_loss(model, batch):
+    """The sum of BERT's two losses, masked tokens and next sentence.
+
+    `batch` is (X, segments, valid_lens, labels, is_next), the last (batch,)
+    with 1 where the second text follows the first. The mean of each is
+    taken over its own labels. (Devlin et al., 2019, section 3.1)
+    """
+    X, segments, valid_lens, labels, is_next = batch
+    chosen = labels != -100
+    H = model.encode(X, segments, valid_lens)
+    mlm, num_labels = token_loss(model.mlm(H[chosen]), labels[chosen])
+    nsp, _ = token_loss(model.nsp(model.pooler(H[:, 0])), is_next)
+    return mlm + nsp, num_labels
+
+
+def text_scores(model, X, segments, valid_lens):
+    """Scores of texts, or pairs of them: (batch, num_classes).
+
+    The mean, over the tokens that are not padding, of what `model` maps its
+    input to, (batch, num_steps, num_classes).
+    """
+    real = padding_mask(valid_lens, X.shape[1])[:, 0].transpose(1, 2)
+    scores = model(X, segments, valid_lens) * real
+    return scores.sum(1) / valid_lens[:, None]
+
+
+def text_loss(model, batch):
+    """Classify texts: `batch` is (X, segments, valid_lens, labels).
+
+    The labels are (batch,) classes.
+    """
+    *inputs, labels = batch
+    return token_loss(text_scores(model, *inputs), labels)
+
+
+def tag_loss(model, batch):
+    """Classify every token; labels are (batch, num_steps)."""
+    *inputs, labels = batch
+    return token_loss(model(*inputs), labels)
+
+
+def span_scores(model, X, segments, valid_lens):
+    """Scores of each token as first and as last one of an answer.
+
+    (batch, 2, num_steps) from a `model` with two outputs per token; padding
+    gets minus infinity. (Devlin et al., 2019, section 4.2)
+    """
+    hidden = ~padding_mask(valid_lens, X.shape[1])[:, 0]
+    scores = model(X, segments, valid_lens).transpose(1, 2)
+    return scores.masked_fill(hidden, -math.inf)
+
+
+def span_loss(model, batch):
+    """Find an answer: labels are (batch, 2), its first and last position.
+
+    The loss is the mean of both cross-entropies along the text.
+    """
+    *inputs, labels = batch
+    return token_loss(span_scores(model, *inputs), labels)
 
 
 @torch.no_grad()

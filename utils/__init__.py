@@ -33,6 +33,7 @@ from .objectives import (
     text_scores,
     token_loss,
 )
+from .scaling import count_parameters, train_flops
 from .training import History, Muon, orthogonalize, train, write_whole
 
 d2l = import_d2l()
@@ -52,6 +53,7 @@ __all__ = [
     'bert_loss',
     'causal_mask',
     'claim',
+    'count_parameters',
     'd2l',
     'evaluate',
     'fused_attention',
@@ -77,5 +79,6 @@ __all__ = [
     'text_scores',
     'token_loss',
     'train',
+    'train_flops',
     'write_whole',
 ]

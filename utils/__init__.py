@@ -15,6 +15,7 @@ from .attention import (
     reach,
     record_attention,
 )
+from .checkpoint import at_hand, load_tokenizer
 from .d2l_import import import_d2l
 from .figures import claim, plot_history, show, show_attention, show_pattern
 from .generation import generate, sample
@@ -33,6 +34,7 @@ from .objectives import (
     text_scores,
     token_loss,
 )
+from .official import load_official
 from .scaling import count_parameters, train_flops
 from .training import History, Muon, orthogonalize, train, write_whole
 
@@ -49,6 +51,7 @@ __all__ = [
     'KVCache',
     'MultiHeadAttention',
     'Muon',
+    'at_hand',
     'attention',
     'bert_loss',
     'causal_mask',
@@ -60,6 +63,8 @@ __all__ = [
     'generate',
     'hide',
     'lm_loss',
+    'load_official',
+    'load_tokenizer',
     'mask_tokens',
     'mlm_loss',
     'orthogonalize',

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,12 +17,21 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-import utils
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+import utils
 from utils.checkpoint import official_folder
-from utils.official import load_official
+from utils.official import load_official, read_config
 
 transformers.utils.logging.disable_progress_bar()
 VOCAB = 67
@@ -45,7 +55,7 @@ ORACLES = {
         transformers.BertForMaskedLM,
         transformers.BertConfig,
         {**BERT, 'hidden_act': 'gelu_new', 'layer_norm_eps': 1e-3,
-         'tie_word_embeddings': False, 'type_vocab_size': 3},
+         'type_vocab_size': 3},
     ),
     'roberta': (
         transformers.RobertaForMaskedLM,
@@ -522,3 +532,614 @@ def test_a_part_that_the_file_lacks_cannot_be_used(pairs):
         pairs('roberta').ours.nsp(torch.zeros(1, 32))
     names = dict(model.named_parameters())
     assert not any(name.startswith(('pooler', 'nsp')) for name in names)
+
+
+# ---- What is refused, and what the error says ----
+
+
+def edited(**settings):
+    def change(tensors, config):
+        config.update(settings)
+
+    return change
+
+
+def without(*keys):
+    def change(tensors, config):
+        for key in keys:
+            del config[key]
+
+    return change
+
+
+def more(name, W):
+    return lambda tensors, config: tensors.update({name: W})
+
+
+def fewer(name):
+    def change(tensors, config):
+        del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'message'),
+    [
+        ('bert', edited(model_type='llama'), "model_type is 'llama', not 'be"),
+        ('bert', without('model_type'), "model_type is ''"),
+        (
+            'bert',
+            edited(architectures=['BertForTokenClassification']),
+            r"\['BertForTokenClassification'\].*BertForMaskedLM or",
+        ),
+        ('gpt2', edited(model_type='bert'), 'has other heads than BertFor'),
+        ('bert', edited(hidden_act='silu'), "hidden_act is 'silu', not 'relu"),
+        ('roberta', edited(hidden_act='relu'), "hidden_act is 'relu', not 'g"),
+        (
+            'bert',
+            edited(position_embedding_type='relative_key'),
+            "position_embedding_type is 'relative_key', not 'absolute'",
+        ),
+        ('bert', edited(tie_word_embeddings=False), 'is False, not True'),
+        ('bert', edited(is_decoder=True), 'is_decoder is True, not False'),
+        ('bert', edited(hidden_size='32'), "hidden_size is '32', not a whole"),
+        ('bert', edited(num_hidden_layers=0), 'num_hidden_layers is 0, not'),
+        ('bert', edited(num_attention_heads=5), '32, not a multiple of .* 5'),
+        ('bert', without('vocab_size'), 'does not say vocab_size'),
+        ('bert', edited(layer_norm_eps='small'), "layer_norm_eps is 'small'"),
+        ('bert', edited(hidden_dropout_prob=1.5), r'1.5, not a number in \[0'),
+        (
+            'bert',
+            edited(hidden_dropout_prob=0.2),
+            "'hidden_dropout_prob': 0.2, .* should be equal",
+        ),
+        (
+            'bert',
+            edited(rope_theta=1e4, num_experts=8),
+            "unknown meaning: {'rope_theta': 10000.0, 'num_experts': 8}",
+        ),
+        ('roberta', edited(pad_token_id=0), 'pad_token_id is 0, not 1'),
+        (
+            'roberta',
+            edited(max_position_embeddings=2),
+            'no position left beside padding',
+        ),
+        (
+            'gpt2',
+            edited(scale_attn_by_inverse_layer_idx=True),
+            'scale_attn_by_inverse_layer_idx is True, not False',
+        ),
+        ('gpt2', edited(scale_attn_weights=1), 'is 1, not True or False'),
+        ('gpt2', edited(n_layer=4), r"Missing in the file: \['h.3.attn"),
+        (
+            'gpt2',
+            edited(n_layer=2),
+            r"in the file: \[\]\. Without a place .*: \['transformer.h.2.attn",
+        ),
+        (
+            'gpt2',
+            edited(n_positions=41),
+            r'pos_embedding.weight of shape \(41, 32\) .*\[\(40, 32\)\]',
+        ),
+        (
+            'gpt2',
+            more('transformer.h.0.attn.bias', torch.ones(1, 1, 9, 9)),
+            'attn.bias is not the usual constant',
+        ),
+        (
+            'bert',
+            more('bert.embeddings.position_ids', torch.arange(40) + 1),
+            'position_ids is not the usual constant',
+        ),
+        (
+            'bert',
+            more('cls.predictions.decoder.weight', torch.ones(VOCAB, 32)),
+            'cls.predictions.decoder.weight are tied, but not equal',
+        ),
+        (
+            'bert',
+            more('bert.pooler.dense.weight', torch.ones(32, 32)),
+            r"in the file: \['bert.pooler.dense.bias'\]\. Without .*: \[\]",
+        ),
+        (
+            'bert',
+            more('cls.predictions.bias', torch.ones(VOCAB, dtype=torch.int8)),
+            'cls.predictions.bias is torch.int8, not floating point',
+        ),
+        (
+            'bert',
+            more('bert.encoder.layer.0.attention.self.key.bias',
+                 torch.ones(31)),
+            r'W_qkv.bias of shape \(96,\) .*\(32,\), \(31,\), \(32,\)',
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(pairs, tmp_path, name, change, message):
+    folder = rewritten(pairs(name), tmp_path / 'changed', change)
+    with pytest.raises(ValueError, match=message):
+        load_official(folder)
+
+
+def test_both_lists_name_every_tensor(pairs, tmp_path):
+    def swap(tensors, config):
+        for i in range(3):
+            layer = f'bert.encoder.layer.{i}.output.dense'
+            tensors[f'{layer}.kernel'] = tensors.pop(f'{layer}.weight')
+
+    folder = rewritten(pairs('bert'), tmp_path / 'swapped', swap)
+    with pytest.raises(ValueError, match='do not fit the model') as error:
+        load_official(folder)
+    missing, unused = str(error.value).split('Without a place')
+    for i in range(3):
+        assert f'layer.{i}.output.dense.weight' in missing
+        assert f'layer.{i}.output.dense.kernel' in unused
+
+
+@pytest.mark.parametrize('share', [0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize('sharded', [False, True])
+def test_a_file_that_was_cut_off(pairs, tmp_path, share, sharded):
+    if sharded:
+        pairs('bert').theirs.save_pretrained(tmp_path, max_shard_size='20KB')
+    else:
+        shutil.copytree(pairs('bert').folder, tmp_path, dirs_exist_ok=True)
+    path = sorted(tmp_path.glob('*.safetensors'))[-1]
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=f'{path.name} is damaged or was cut'):
+        load_official(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'config.json is missing'),
+        ('{"model_type": "bert"', 'config.json is damaged'),
+        ('[1]', 'config.json holds list, not an object'),
+        (b'\xff\xfe', 'config.json is damaged'),
+    ],
+)
+def test_a_damaged_config(pairs, tmp_path, text, message):
+    folder = tmp_path / 'model'
+    shutil.copytree(pairs('bert').folder, folder)
+    (folder / 'config.json').unlink()
+    if text is not None:
+        data = text if isinstance(text, bytes) else text.encode()
+        (folder / 'config.json').write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        load_official(folder)
+
+
+def test_files_that_are_missing(pairs, tmp_path):
+    pairs('bert').theirs.save_pretrained(tmp_path, max_shard_size='20KB')
+    index = tmp_path / 'model.safetensors.index.json'
+    text = index.read_text()
+    shard = sorted(tmp_path.glob('*.safetensors'))[1]
+    data = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(ValueError, match=rf"lacks \['{shard.name}'\].*again"):
+        load_official(tmp_path)
+    shard.write_bytes(data)
+    for content, message in (
+        (text.replace(shard.name, f'../{shard.name}'), 'out of the folder'),
+        ('{}', 'no weight_map'),
+        (text[:-20], 'index.json is damaged'),
+    ):
+        index.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            load_official(tmp_path)
+    index.write_text(text)
+    twice = json.loads(text)
+    twice['weight_map']['x'] = 'twice.safetensors'
+    index.write_text(json.dumps(twice))
+    shutil.copy(shard, tmp_path / 'twice.safetensors')
+    with pytest.raises(ValueError, match=r'twice.safetensors: .* in two fil'):
+        load_official(tmp_path)
+    index.unlink()
+    with pytest.raises(ValueError, match=r'has no model.safetensors$'):
+        load_official(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ('it was unpickled',)
+
+
+def test_a_pickle_is_never_opened(pairs, tmp_path):
+    shutil.copytree(pairs('bert').folder, tmp_path, dirs_exist_ok=True)
+    torch.save({'x': Bomb()}, tmp_path / 'pytorch_model.bin')
+    load_official(tmp_path)
+    (tmp_path / 'model.safetensors').unlink()
+    with pytest.raises(ValueError, match=r"\['pytorch_model.bin'\] are pickl"):
+        load_official(tmp_path)
+    torch.save({'x': Bomb()}, tmp_path / 'model.safetensors')
+    with pytest.raises(ValueError, match='safetensors is damaged'):
+        load_official(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['/no/such/folder', 'a/b/c', '../x', 'a b'])
+def test_what_is_no_name(name):
+    with pytest.raises(ValueError, match=f"'{name}' is neither a folder nor"):
+        official_folder(name)
+
+
+# ---- The hub, its cache, and what is at hand ----
+
+COMMIT = 'a' * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Just enough of the hub to download from; 'cut/...' breaks off."""
+
+    folder = None
+
+    def do_HEAD(self):
+        self.do_GET(False)
+
+    def do_GET(self, send_body=True):
+        name = self.path.split('/')[-1]
+        files = {path.name: path for path in self.folder.iterdir()}
+        headers, status = {}, 200
+        if '/missing/' in self.path:
+            data, status = b'{}', 404
+            headers['X-Error-Code'] = 'RepoNotFound'
+        elif '/tree/' in self.path:
+            data = json.dumps([
+                {'type': 'file', 'path': name, 'oid': COMMIT,
+                 'size': path.stat().st_size}
+                for name, path in files.items()
+            ]).encode()  # fmt: skip
+        elif self.path.startswith('/api/models/'):
+            siblings = [{'rfilename': name} for name in files]
+            data = json.dumps(
+                {'id': 'x/y', 'sha': COMMIT, 'siblings': siblings}
+            ).encode()
+        else:
+            data = files[name].read_bytes()
+            headers = {'ETag': f'"{name}"', 'X-Repo-Commit': COMMIT}
+        self.send_response(status)
+        for key, value in {**headers, 'Content-Length': len(data)}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if '/cut/' in self.path and name.endswith('.safetensors'):
+            data = data[: len(data) // 2]
+        if send_body:
+            self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(pairs, tmp_path, monkeypatch):
+    folder = tmp_path / 'files'
+    shutil.copytree(pairs('gpt2').folder, folder)
+    (folder / 'pytorch_model.bin').write_bytes(b'no')
+    handler = type('Handler', (Hub,), {'folder': folder})
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{server.server_port}'
+    template = url + '/{repo_id}/resolve/{revision}/{filename}'
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, 'ENDPOINT', url)
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # between retries
+    yield server
+    with contextlib.suppress(OSError):
+        server.shutdown()
+        server.server_close()
+
+
+def test_from_the_hub_once_and_then_from_its_cache(hub, pairs, capsys):
+    name = 'some/model'
+    with pytest.raises(FileNotFoundError, match="'some/model' is neither a f"):
+        load_official(name, download=False)
+    assert utils.at_hand('CHAPTER_X', name) is None
+    assert capsys.readouterr().out == (
+        'some/model is not at hand: set CHAPTER_X to its folder, or '
+        'download = True\n'
+    )
+    model = load_official(name)
+    assert equal_models(model, pairs('gpt2').ours)
+    folder = utils.at_hand('CHAPTER_X', name)
+    assert not (folder / 'pytorch_model.bin').exists()
+    hub.shutdown()
+    hub.server_close()
+    for download in (False, True):  # without a network
+        model = load_official(name, download=download)
+        assert equal_models(model, pairs('gpt2').ours)
+    with pytest.raises(OSError, match="'other/model' is no folder here and w"):
+        load_official('other/model')
+
+
+def test_a_download_that_breaks_off(hub, tmp_path):
+    with pytest.raises(OSError, match=r"'cut/model' is no .* downloaded: "):
+        load_official('cut/model')
+    assert utils.at_hand('CHAPTER_X', 'cut/model') is None
+    cache = tmp_path / 'cache'
+    assert not list(cache.rglob('snapshots/*/*.safetensors'))
+
+
+def test_a_name_that_the_hub_does_not_know(hub):
+    with pytest.raises(OSError, match=r"'missing/model' .*404"):
+        load_official('missing/model')
+
+
+def test_huggingface_hub_is_optional(monkeypatch, capsys, pairs):
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    with pytest.raises(ImportError, match='pip install huggingface_hub'):
+        load_official('some/model')
+    assert utils.at_hand('CHAPTER_X', 'some/model', download=True) is None
+    assert 'not at hand' in capsys.readouterr().out
+    load_official(pairs('bert').folder)
+
+
+def test_the_environment_variable_comes_first(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv('CHAPTER_X', str(tmp_path))
+    assert utils.at_hand('CHAPTER_X', 'some/model') == tmp_path
+    assert capsys.readouterr().out == ''
+    monkeypatch.setenv('CHAPTER_X', str(tmp_path / 'gone'))
+    with pytest.raises(ValueError, match=r'gone.* is neither a folder nor'):
+        utils.at_hand('CHAPTER_X', 'some/model')
+
+
+# ---- Tokenizers ----
+
+TEXTS = [
+    'I love this red car, and so does Zoë.',
+    'The quick brown fox jumps over the lazy dog!',
+    'Return a new array with the specified shape.',
+    'naïve cafés in São Paulo, 東京 and Αθήνα',
+]
+TRY = [*TEXTS, 'I love CAFÉ 東京!', ' two  spaces\n', 'x\u00a0y 😀', '']
+
+
+def train_word_pieces():
+    tokenizer = Tokenizer(models.WordPiece(unk_token='[UNK]'))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=VOCAB * 2, special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1',
+        special_tokens=[('[CLS]', 2), ('[SEP]', 3)],
+    )  # fmt: skip
+    return tokenizer
+
+
+def train_byte_pairs(special=('<|endoftext|>',)):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=list(special), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def train_unigram():
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ['<pad>', '</s>', '<unk>', '<extra_id_1>', '<extra_id_0>']
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=special, unk_token='<unk>',
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='$A </s>', special_tokens=[('</s>', 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    'train', [train_word_pieces, train_byte_pairs, train_unigram]
+)
+def test_tokenizer_from_its_file(train, tmp_path):
+    trained = train()
+    padding = Tokenizer.from_str(trained.to_str())
+    padding.enable_padding(length=50)
+    padding.enable_truncation(4)
+    padding.save(str(tmp_path / 'tokenizer.json'))
+    tokenizer = utils.load_tokenizer(tmp_path)
+    auto = transformers.PreTrainedTokenizerFast(tokenizer_object=trained)
+    for text in TRY:
+        ids = tokenizer.encode(text).ids
+        assert ids == trained.encode(text).ids == auto(text)['input_ids']
+        assert tokenizer.decode(ids) == auto.decode(
+            ids, skip_special_tokens=True
+        )
+    assert len(tokenizer.encode(TEXTS[0]).ids) > 10
+
+
+def test_marks_of_each_kind(tmp_path):
+    for train, text, tokens in (
+        (train_word_pieces, 'I [MASK] car', '[CLS] i [MASK] car [SEP]'),
+        (train_byte_pairs, 'a<|endoftext|>', 'a <|endoftext|>'),
+        (train_unigram, 'a <extra_id_0>', '▁a ▁ <extra_id_0> </s>'),
+    ):
+        train().save(str(tmp_path / 'tokenizer.json'))
+        found = utils.load_tokenizer(tmp_path).encode(text).tokens
+        assert found == tokens.split()
+
+
+def test_word_pieces_from_a_vocabulary(tmp_path):
+    vocab = train_word_pieces().get_vocab()
+    words = '\n'.join(sorted(vocab, key=vocab.get))
+    (tmp_path / 'vocab.txt').write_text(words, encoding='utf-8')
+    for lowercase in (True, False):
+        settings = {'do_lower_case': lowercase}
+        (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+        ours = utils.load_tokenizer(tmp_path)
+        theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+        for text in (*TRY, 'I [MASK] this [SEP]', 'Zoe ZOË zoë'):
+            encoding, other = ours.encode(text, 'a red car'), theirs(
+                text, 'a red car'
+            )  # fmt: skip
+            assert encoding.ids == other['input_ids']
+            assert encoding.type_ids == other['token_type_ids']
+    assert ours.encode('Car').ids != ours.encode('car').ids
+
+
+@pytest.mark.parametrize(
+    ('special', 'kind'),
+    [
+        (['<|endoftext|>'], transformers.GPT2Tokenizer),
+        (
+            ['<s>', '<pad>', '</s>', '<unk>', '<mask>'],
+            transformers.RobertaTokenizer,
+        ),
+    ],
+)
+def test_byte_pairs_from_a_vocabulary(tmp_path, special, kind):
+    train_byte_pairs(special).model.save(str(tmp_path))
+    ours = utils.load_tokenizer(tmp_path)
+    options = {}
+    if '<mask>' in special:  # as in the published tokenizer.json
+        options['mask_token'] = AddedToken('<mask>', lstrip=True)
+    theirs = kind.from_pretrained(tmp_path, **options)
+    for text in (*TRY, f'I {special[-1]} this {special[0]}car'):
+        assert ours.encode(text).ids == theirs(text)['input_ids']
+    assert ours.decode(ours.encode(TEXTS[3]).ids) == TEXTS[3]
+
+
+@pytest.mark.parametrize(
+    ('files', 'message'),
+    [
+        ({}, 'no tokenizer.json, vocab.txt, or vocab.json with merges.txt'),
+        ({'vocab.json': '{}'}, 'no tokenizer.json, vocab.txt, or'),
+        ({'tokenizer.json': '{"version": '}, 'no tokenizer: '),
+        ({'vocab.txt': '[CLS]'}, 'tokenizer_config.json is missing'),
+    ],
+)
+def test_tokenizer_errors(tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        utils.load_tokenizer(tmp_path)
+
+
+# ---- The published sizes ----
+
+PUBLISHED_BERT = {
+    'architectures': ['BertForMaskedLM'], 'model_type': 'bert',
+    'attention_probs_dropout_prob': 0.1, 'gradient_checkpointing': False,
+    'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1, 'hidden_size': 768,
+    'initializer_range': 0.02, 'intermediate_size': 3072,
+    'layer_norm_eps': 1e-12, 'max_position_embeddings': 512,
+    'num_attention_heads': 12, 'num_hidden_layers': 12, 'pad_token_id': 0,
+    'position_embedding_type': 'absolute', 'type_vocab_size': 2,
+    'transformers_version': '4.6.0.dev0', 'use_cache': True,
+    'vocab_size': 30522,
+}  # fmt: skip
+LARGE = {
+    'hidden_size': 1024, 'intermediate_size': 4096, 'num_attention_heads': 16,
+    'num_hidden_layers': 24,
+}  # fmt: skip
+POOLER = {
+    'directionality': 'bidi', 'pooler_fc_size': 768, 'pooler_num_fc_layers': 3,
+    'pooler_num_attention_heads': 12, 'pooler_size_per_head': 128,
+    'pooler_type': 'first_token_transform',
+}  # fmt: skip
+PUBLISHED_ROBERTA = {
+    'architectures': ['RobertaForMaskedLM'], 'model_type': 'roberta',
+    'attention_probs_dropout_prob': 0.1, 'bos_token_id': 0, 'eos_token_id': 2,
+    'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1, 'hidden_size': 768,
+    'initializer_range': 0.02, 'intermediate_size': 3072,
+    'layer_norm_eps': 1e-5, 'max_position_embeddings': 514,
+    'num_attention_heads': 12, 'num_hidden_layers': 12, 'pad_token_id': 1,
+    'type_vocab_size': 1, 'vocab_size': 50265,
+}  # fmt: skip
+PUBLISHED_GPT2 = {
+    'architectures': ['GPT2LMHeadModel'], 'model_type': 'gpt2',
+    'activation_function': 'gelu_new', 'attn_pdrop': 0.1, 'embd_pdrop': 0.1,
+    'bos_token_id': 50256, 'eos_token_id': 50256, 'initializer_range': 0.02,
+    'layer_norm_epsilon': 1e-5, 'n_ctx': 1024, 'n_embd': 768, 'n_head': 12,
+    'n_layer': 12, 'n_positions': 1024, 'resid_pdrop': 0.1,
+    'summary_activation': None, 'summary_first_dropout': 0.1,
+    'summary_proj_to_labels': True, 'summary_type': 'cls_index',
+    'summary_use_proj': True, 'vocab_size': 50257,
+    'task_specific_params': {'text-generation': {'max_length': 50}},
+}  # fmt: skip
+NSP = 'pooler', 'nsp'
+
+
+def gpt2_size(n_embd, n_head, n_layer):
+    return {**PUBLISHED_GPT2, 'n_embd': n_embd, 'n_head': n_head,
+            'n_layer': n_layer, 'output_past': True}  # fmt: skip
+
+
+# settings, parts that the published file lacks, its parameters
+PUBLISHED = {
+    'bert-base-uncased': (PUBLISHED_BERT, (), 110_106_428),
+    'bert-base-cased': (
+        {**PUBLISHED_BERT, 'vocab_size': 28996}, (), 108_932_934,
+    ),
+    'bert-large-uncased': ({**PUBLISHED_BERT, **LARGE}, (), 336_226_108),
+    'bert-large-cased': (
+        {**PUBLISHED_BERT, **LARGE, **POOLER, 'vocab_size': 28996},
+        (), 334_661_958,
+    ),
+    'roberta-base': (PUBLISHED_ROBERTA, NSP, 124_697_433),
+    'roberta-large': ({**PUBLISHED_ROBERTA, **LARGE}, NSP, 355_412_057),
+    'gpt2': (PUBLISHED_GPT2, (), 124_439_808),
+    'gpt2-medium': (gpt2_size(1024, 16, 24), (), 354_823_168),
+    'gpt2-large': (gpt2_size(1280, 20, 36), (), 774_030_080),
+    'gpt2-xl': (gpt2_size(1600, 25, 48), (), 1_557_611_200),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_settings_and_parameters(tmp_path, name):
+    settings, lacking, expected = PUBLISHED[name]
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    family, config = read_config(tmp_path)
+    with torch.device('meta'):
+        ours = family.model(config)
+    count = sum(
+        p.numel()
+        for part, p in ours.named_parameters()
+        if not part.startswith(lacking)
+    )
+    if settings['model_type'] == 'roberta':
+        count += 2 * config.num_hiddens  # the rows that nothing looks up
+    assert count == expected
+    kind = transformers.AutoConfig.for_model(**settings)
+    oracle = {
+        'bert': transformers.BertForPreTraining,
+        'roberta': transformers.RobertaForMaskedLM,
+        'gpt2': transformers.GPT2LMHeadModel,
+    }[settings['model_type']]
+    with torch.device('meta'):
+        theirs = oracle(kind)
+    assert theirs.num_parameters() == expected
+
+
+def test_presets_are_the_published_settings(tmp_path):
+    for name, preset in (
+        ('bert-base-uncased', utils.Config.bert('base')),
+        ('bert-large-uncased', utils.Config.bert('large')),
+        ('gpt2', utils.Config.gpt2('small')),
+        ('gpt2-xl', utils.Config.gpt2('xl')),
+    ):
+        (tmp_path / 'config.json').write_text(json.dumps(PUBLISHED[name][0]))
+        assert read_config(tmp_path)[1] == preset
+
+
+@pytest.mark.parametrize('kind', ['Bert', 'Roberta', 'GPT2'])
+def test_all_that_transformers_writes_is_known(tmp_path, kind):
+    config = getattr(transformers, f'{kind}Config')()
+    values = {**config.to_dict(), 'architectures': None}
+    if kind == 'Roberta':
+        values['type_vocab_size'] = 1
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    read_config(tmp_path)

@@ -264,19 +264,18 @@ def read_config(folder):
     return family, config
 
 
-def without_constants(weights, constants):
+def without_constants(weights, family, config):
     """The names of all tensors but the constants, which are checked."""
     names = []
     for name in weights:
-        checks = [
-            check
-            for pattern, check in constants.items()
-            if re.fullmatch(pattern, name)
-        ]
-        if not checks:
+        usual = family.canonical(name, config)
+        for pattern, check in family.constants.items():
+            if re.fullmatch(pattern, usual):
+                if not check(weights[name]):
+                    raise ValueError(f'{name} is not the usual constant')
+                break
+        else:
             names.append(name)
-        elif not checks[0](weights[name]):
-            raise ValueError(f'{name} is not the constant that it should be')
     return names
 
 
@@ -349,7 +348,7 @@ def load_official(name_or_path, revision=None, download=True):
     with torch.device('meta'):
         model = family.model(config)
     try:
-        names = without_constants(weights, family.constants)
+        names = without_constants(weights, family, config)
         sources = fit(names, family, model)
         values = {}
         for name, p in model.named_parameters():

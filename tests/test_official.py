@@ -7,13 +7,16 @@ the embedding of padding included, so that nothing can be mixed up unnoticed.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import huggingface_hub
+import nbformat
 import pytest
 import torch
 import transformers
@@ -1143,3 +1146,84 @@ def test_all_that_transformers_writes_is_known(tmp_path, kind):
         values['type_vocab_size'] = 1
     (tmp_path / 'config.json').write_text(json.dumps(values))
     read_config(tmp_path)
+
+
+# ---- The last section of the notebooks ----
+
+CHAPTER = Path(__file__).parents[1] / 'chapter_large_pretraining'
+HEADING = '## The Published Model'
+
+
+def section(name):
+    """The code of the section on the published model."""
+    cells = iter(nbformat.read(CHAPTER / f'{name}.ipynb', 4).cells)
+    next(cell for cell in cells if cell.source.startswith(HEADING))
+    code = itertools.takewhile(
+        lambda cell: not cell.source.startswith('## '), cells
+    )
+    return [cell.source for cell in code if cell.cell_type == 'code']
+
+
+def run_section(name):
+    """Run it as the notebook would, without what comes before it."""
+    namespace = dict(vars(utils))
+    exec('import torch', namespace)
+    for source in section(name):
+        exec(source, namespace)
+    return namespace
+
+
+SECTIONS = {
+    'bert': (
+        'CHAPTER_BERT', 'google-bert/bert-base-uncased',
+        transformers.BertForMaskedLM, transformers.BertConfig,
+        {**BERT, 'vocab_size': 2 * VOCAB}, train_word_pieces,
+    ),
+    'gpt': (
+        'CHAPTER_GPT2', 'openai-community/gpt2',
+        transformers.GPT2LMHeadModel, transformers.GPT2Config,
+        {**GPT2, 'vocab_size': 320, 'n_positions': 99}, train_byte_pairs,
+    ),
+}  # fmt: skip
+EXPECTED = {
+    'bert': ('I [MASK] this red car.: ', 'Attention of three heads'),
+    'gpt': ("'I love this red car because", 'Attention of two heads'),
+}
+WRITTEN = [
+    name
+    for name in SECTIONS
+    if HEADING in (CHAPTER / f'{name}.ipynb').read_text(encoding='utf-8')
+]
+
+
+def test_there_is_a_section():
+    assert 'bert' in WRITTEN
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_the_section_without_a_checkpoint(name, hub, monkeypatch, capsys):
+    variable, checkpoint = SECTIONS[name][:2]
+    monkeypatch.delenv(variable, raising=False)
+    run_section(name)
+    assert capsys.readouterr().out == (
+        f'{checkpoint} is not at hand: set {variable} to its folder, or '
+        'download = True\n'
+    )
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_the_section_with_a_small_checkpoint(
+    name, monkeypatch, capsys, tmp_path
+):
+    variable, _, model, config, settings, train = SECTIONS[name]
+    torch.manual_seed(0)
+    special = {'bos_token_id': 0, 'eos_token_id': 0}
+    model(config(**settings, **special)).save_pretrained(tmp_path)
+    train().save(str(tmp_path / 'tokenizer.json'))
+    monkeypatch.setenv(variable, str(tmp_path))
+    run_section(name)
+    out = capsys.readouterr().out
+    num_params = load_official(tmp_path).parameters()
+    assert f'{sum(p.numel() for p in num_params):,} parameters' in out
+    for text in EXPECTED[name]:
+        assert text in out

@@ -266,23 +266,26 @@ class Weights:
     def __init__(self, paths):
         self.files = {}
         for path in paths:
-            try:
-                file = safe_open(path, framework='pt')
-            except (SafetensorError, OSError) as error:
-                raise ValueError(
-                    f'{path} is damaged or was cut off ({error}); download '
-                    'it again'
-                ) from error
-            for name in file.keys():  # noqa: SIM118, it is no dict
+            for name in self.open(path).keys():  # noqa: SIM118, no dict
                 if name in self.files:
                     raise ValueError(f'{path}: {name} is in two files')
-                self.files[name] = file
+                self.files[name] = path
+
+    def open(self, path):
+        try:
+            return safe_open(path, framework='pt')
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f'{path} is damaged or was cut off ({error}); download it '
+                'again'
+            ) from error
 
     def __iter__(self):
         return iter(self.files)
 
     def __getitem__(self, name):
-        return self.files[name].get_tensor(name)
+        # opened anew: an open file would keep in memory all that was read
+        return self.open(self.files[name]).get_tensor(name)
 
 
 # ---- Tokenizers ----

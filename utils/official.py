@@ -123,7 +123,7 @@ def gpt2_config(settings):
 
 
 def count_up(W):
-    return W.flatten().equal(torch.arange(W.numel()))
+    return W.flatten().long().equal(torch.arange(W.numel()))
 
 
 def causal(W):
@@ -228,7 +228,7 @@ FAMILIES = {
         copies={'lm_head.weight': 'wte.weight'},
         constants={
             r'h\.\d+\.attn\.bias': causal,
-            r'h\.\d+\.attn\.masked_bias': lambda W: W.item() == -1e4,
+            r'h\.\d+\.attn\.masked_bias': lambda W: W.eq(-1e4).all(),
         },
         convert=transpose_products,
     ),

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -158,6 +159,37 @@ def documentation(data=None):
     return Corpus('documentation', **parts)
 
 
+def text_folder(folder):
+    """The text files of a folder and of those inside it, one document each.
+
+    Reads .txt, .md and .rst files as UTF-8, gzipped ones too; long lines
+    that come again are left out as in `documentation`. Raises ValueError if
+    there is no folder of that name, or no text in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f'{folder} is not a folder')
+    texts = []
+    for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+        if re.search(r'\.(txt|md|rst)(\.gz)?$', path.name):
+            opener = gzip.open if path.suffix == '.gz' else open
+            with opener(path, 'rt', encoding='utf-8', errors='replace') as f:
+                texts.append(_clean(f.read()))
+    parts = _split(text for text in texts if len(text) >= MIN_CHARS)
+    if not all(parts.values()):
+        raise ValueError(
+            f'{folder} has {len(texts)} .txt, .md or .rst files, too few for '
+            f'training and validation texts of {MIN_CHARS} characters'
+        )
+    return Corpus(folder.resolve().name, **parts)
+
+
+def fingerprint(corpus):
+    """Twelve hexadecimal digits that stand for the texts of a corpus."""
+    texts = [*corpus.train, *corpus.valid]
+    return _digest(*map(_digest, texts))[:12]
+
+
 # ---- Tokens ----
 
 SPECIAL_TOKENS = ['<pad>', '<bos>', '<eos>', '<mask>', '<sep>']
@@ -187,7 +219,7 @@ def train_tokenizer(texts, vocab_size=1024):
 
 
 def documentation_tokenizer(corpus, vocab_size=1024, data=None):
-    """`train_tokenizer` on the training part of a corpus, kept in `data`.
+    """`train_tokenizer` on the training part of any corpus, kept in `data`.
 
     Raises ValueError like `train_tokenizer`.
     """

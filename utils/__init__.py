@@ -5,6 +5,7 @@ tokens in each, `num_hiddens` of features per token.
 """
 
 from .attention import (
+    CrossAttention,
     KVCache,
     MultiHeadAttention,
     attention,
@@ -18,15 +19,30 @@ from .attention import (
 from .checkpoint import at_hand, load_tokenizer
 from .d2l_import import import_d2l
 from .figures import claim, plot_history, show, show_attention, show_pattern
-from .generation import generate, sample
-from .models import BERT, GPT, Block, Config, FeedForward, Finetuned
+from .generation import answer, generate, sample
+from .models import (
+    BERT,
+    GPT,
+    T5,
+    Block,
+    Config,
+    DecoderBlock,
+    FeedForward,
+    Finetuned,
+    RelativeBias,
+    Stack,
+    bucket,
+)
 from .objectives import (
     bert_loss,
+    choose_spans,
+    corrupt_spans,
     evaluate,
     hide,
     lm_loss,
     mask_tokens,
     mlm_loss,
+    seq2seq_loss,
     span_loss,
     span_scores,
     tag_loss,
@@ -43,19 +59,28 @@ d2l = import_d2l()
 __all__ = [
     'BERT',
     'GPT',
+    'T5',
     'Block',
     'Config',
+    'CrossAttention',
+    'DecoderBlock',
     'FeedForward',
     'Finetuned',
     'History',
     'KVCache',
     'MultiHeadAttention',
     'Muon',
+    'RelativeBias',
+    'Stack',
+    'answer',
     'at_hand',
     'attention',
     'bert_loss',
+    'bucket',
     'causal_mask',
+    'choose_spans',
     'claim',
+    'corrupt_spans',
     'count_parameters',
     'd2l',
     'evaluate',
@@ -74,6 +99,7 @@ __all__ = [
     'reach',
     'record_attention',
     'sample',
+    'seq2seq_loss',
     'show',
     'show_attention',
     'show_pattern',

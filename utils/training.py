@@ -8,8 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.tensor import DTensor, Replicate
 from tqdm.auto import tqdm
+
+from .distributed import parallelize, processes, share, total_of
 
 
 def orthogonalize(G, num_iters=5):
@@ -25,6 +34,15 @@ def orthogonalize(G, num_iters=5):
         A = X @ X.T
         X = a * X + (b * A + c * A @ A) @ X
     return X.T if tall else X
+
+
+def on_whole(function, G):
+    """`function` of a matrix that may be sharded, sharded the same way."""
+    if not isinstance(G, DTensor):
+        return function(G)
+    whole = function(G.full_tensor())
+    whole = DTensor.from_local(whole, G.device_mesh, [Replicate()])
+    return whole.redistribute(placements=G.placements)
 
 
 class Muon(torch.optim.Optimizer):
@@ -46,7 +64,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError(f'parameter of {p.dim()} dimensions, not 2')
 
     @torch.no_grad()
-    def step(self):
+    def step(self, closure=None):  # torch passes it when it loads a state
         for group in self.param_groups:
             lr, beta = group['lr'], group['momentum']
             for p in group['params']:
@@ -55,7 +73,7 @@ class Muon(torch.optim.Optimizer):
                 m = self.state[p].setdefault('momentum', torch.zeros_like(p))
                 m.lerp_(p.grad, 1 - beta)
                 G = p.grad.lerp(m, beta)
-                G = orthogonalize(G.bfloat16() if G.is_cuda else G)
+                G = on_whole(orthogonalize, G.bfloat16() if G.is_cuda else G)
                 p.mul_(1 - lr * group['weight_decay'])
                 p.add_(G.to(p.dtype), alpha=-0.2 * lr * max(p.shape) ** 0.5)
 
@@ -149,18 +167,26 @@ def write_whole(path, write):
 
 
 def save_checkpoint(path, step, model, optimizers, history, settings):
-    """Write all that `train` needs to go on after `step` steps."""
+    """Write all that `train` needs to go on after `step` steps.
+
+    The file is the same for any number of processes; the first writes it.
+    """
     cuda = next(model.parameters()).is_cuda
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, moments = get_state_dict(model, optimizers, options=options)
     state = {
         'step': step,
         'settings': settings,
         'history': dataclasses.asdict(history),
-        'model': model.state_dict(),
-        'optimizers': [o.state_dict() for o in optimizers],
+        'model': weights,
+        'optimizers': moments,
         'rng': torch.get_rng_state(),
         'cuda_rng': torch.cuda.get_rng_state() if cuda else None,
     }
-    write_whole(path, lambda file: torch.save(state, file))
+    if processes()[0] == 0:
+        write_whole(path, lambda file: torch.save(state, file))
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def load_checkpoint(path, model, optimizers, settings):
@@ -179,12 +205,15 @@ def load_checkpoint(path, model, optimizers, settings):
             raise ValueError(
                 f'{path} was made with {name} = {theirs[name]}, not {value}'
             )
-    try:
-        model.load_state_dict(state['model'])
-    except RuntimeError as error:
-        raise ValueError(f'{path} is of another model: {error}') from error
-    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
-        optimizer.load_state_dict(saved)
+    shapes = {name: p.shape for name, p in model.state_dict().items()}
+    if shapes != {name: p.shape for name, p in state['model'].items()}:
+        raise ValueError(f'{path} is of another model')
+    set_state_dict(
+        model, optimizers,
+        model_state_dict=state['model'],
+        optim_state_dict=state['optimizers'],
+        options=StateDictOptions(full_state_dict=True),
+    )  # fmt: skip
     return state
 
 
@@ -195,35 +224,39 @@ def set_rate(optimizers, rate):
             group['lr'] = rate
 
 
-def update(model, batches, loss_fn, optimizers, clip, precision):
+def update(runner, batches, loss_fn, optimizers, clip, precision):
     """One step on the mean over the labels of all `batches`.
 
     Returns the mean loss and the number of labels. Raises
     FloatingPointError, with the model as it was, if the loss is not finite.
     """
-    params = [p for p in model.parameters() if p.requires_grad]
+    params = [p for p in runner.parameters() if p.requires_grad]
     device, total, num_labels = params[0].device, 0.0, 0
+    rank, world = processes()
     for batch in batches:
+        batch = to_device(share(batch, rank, world), device)
         with torch.autocast(device.type, precision, precision is not None):
-            loss, n = loss_fn(model, to_device(batch, device))
+            loss, n = runner(loss_fn, batch)
         total, num_labels = total + loss.item() * n, num_labels + n
-        if not math.isfinite(total):
-            raise FloatingPointError(f'loss is {loss.item()}')
-        (loss * n).backward()
-    torch._foreach_div_([p.grad for p in params if p.grad is not None],
-                        num_labels)  # fmt: skip
+        (loss * n * world).backward()
+    total, num_labels = total_of((total, num_labels), device)
+    if not math.isfinite(total):
+        raise FloatingPointError(f'loss is {total / num_labels}')
+    for p in params:
+        if p.grad is not None:
+            p.grad.div_(num_labels)
     nn.utils.clip_grad_norm_(params, clip)
     for optimizer in optimizers:
         optimizer.step()
-    model.zero_grad()
-    return total / num_labels, num_labels
+    runner.zero_grad()
+    return total / num_labels, int(num_labels)
 
 
 def train(
     model, batches, loss_fn, num_steps, lr=2e-3, optimizer='muon',
     betas=(0.9, 0.95), weight_decay=0.1, warmup=0, schedule='cosine',
     final=0.1, clip=1.0, accumulate=1, eval_fn=None, eval_every=0,
-    checkpoint=None, checkpoint_every=100, precision=None,
+    checkpoint=None, checkpoint_every=100, precision=None, shard=False,
 ):  # fmt: skip
     """Train `model` for `num_steps` steps and return the `History`.
 
@@ -239,6 +272,10 @@ def train(
     dropped, so they must come in the same order. Ctrl-C ends training and
     keeps model and history. On a GPU with bfloat16 the loss is computed
     under autocast in it; `precision` sets another type.
+
+    Under `torchrun` the processes share every batch among them, as many
+    rows each, and with `shard` also the parameters; then `model` stays
+    sharded. The first process shows the progress.
 
     Raises ValueError for settings out of range, for empty batches and for
     an unfitting checkpoint, FloatingPointError for a loss that is not finite.
@@ -259,6 +296,7 @@ def train(
     if precision is None and next(model.parameters()).is_cuda:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         precision = torch.bfloat16 if native else None
+    runner, rank = parallelize(model, shard), processes()[0]
     optimizers = make_optimizers(model, optimizer, lr, betas, weight_decay)
     history, start, batches = History(), 0, forever(batches)
     if checkpoint and Path(checkpoint).exists():
@@ -272,7 +310,7 @@ def train(
     model.train()
     bar = tqdm(
         range(start, num_steps), initial=start, total=num_steps,
-        leave=False, disable='TQDM_DISABLE' in os.environ,
+        leave=False, disable=rank > 0 or 'TQDM_DISABLE' in os.environ,
     )  # fmt: skip
     try:
         for step in bar:
@@ -280,7 +318,7 @@ def train(
             rate = lr * lr_factor(step, num_steps, warmup, schedule, final)
             set_rate(optimizers, rate)
             loss, num_labels = update(
-                model, islice(batches, accumulate), loss_fn, optimizers,
+                runner, islice(batches, accumulate), loss_fn, optimizers,
                 clip, precision,
             )  # fmt: skip
             seconds = time.perf_counter() - began
@@ -289,7 +327,8 @@ def train(
             done, last = step + 1, step + 1 == num_steps
             if eval_fn and (last or (eval_every and done % eval_every == 0)):
                 history.eval_step.append(done)
-                history.eval_loss.append(eval_fn(model))
+                with torch.no_grad():
+                    history.eval_loss.append(runner(eval_fn))
             if checkpoint and (last or done % checkpoint_every == 0):
                 save_checkpoint(
                     checkpoint, done, model, optimizers, history, settings

@@ -1,4 +1,4 @@
-"""The published BERT, RoBERTa and GPT-2 in the chapter's models."""
+"""The published BERT, RoBERTa, GPT-2 and T5 in the chapter's models."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from torch import nn
 
 from .attention import causal_mask
 from .checkpoint import Settings, Weights, official_folder, weight_files
-from .models import BERT, GPT, Config
+from .models import BERT, GPT, T5, Config
 
 ACTIVATIONS = {
     'relu': 'relu',
@@ -28,9 +28,9 @@ def keep(name, W):
 class Family:
     """How checkpoints of one kind become models of the chapter.
 
-    `parts` maps a module of ours to the one or more of the file of which it
-    is made. `renamed` turns other spellings of a tensor's name into the
-    usual one, `copies` names what tied weights repeat. `constants` are
+    `parts` of a Config says for each module of ours of which modules of the
+    file it is made. `renamed` turns other spellings of a tensor's name into
+    the usual one, `copies` names what tied weights repeat. `constants` are
     tensors without weights, each with a check of its value. `optional`
     modules may be missing. `convert` changes the layout of a tensor.
     """
@@ -38,7 +38,7 @@ class Family:
     model: type
     architectures: tuple
     config: Callable
-    parts: dict
+    parts: Callable
     copies: dict
     renamed: dict
     constants: dict
@@ -54,7 +54,7 @@ class Family:
     def sources(self, model):
         """Which tensors of the file each parameter of `model` is made of."""
         theirs = {}
-        for ours, modules in self.parts.items():
+        for ours, modules in self.parts(model.config).items():
             for i in range(model.config.num_blks if '{}' in ours else 1):
                 names = modules.replace('{}', str(i)).split()
                 theirs[ours.replace('{}', str(i))] = names
@@ -122,6 +122,42 @@ def gpt2_config(settings):
     )
 
 
+def t5_config(settings):
+    num_blks = settings.size('num_layers')
+    settings.require(
+        num_decoder_layers=num_blks, is_encoder_decoder=True,
+        is_decoder=False, tie_encoder_decoder=False, decoder_start_token_id=0,
+    )  # fmt: skip
+    kinds = {'relu': ('relu', 'relu', False),
+             'gated-gelu': ('gated_gelu', 'gelu_new', True)}  # fmt: skip
+    activation, function, gated = settings.choose(
+        'feed_forward_proj', kinds, 'relu'
+    )
+    settings.require(dense_act_fn=function, is_gated_act=gated)
+    # version 1.1 neither ties the output layer nor scales its input; newer
+    # files say so by another name
+    tied = settings.flag('tie_word_embeddings', True)
+    return Config(
+        vocab_size=settings.size('vocab_size'),
+        num_hiddens=settings.size('d_model'),
+        num_heads=settings.size('num_heads'),
+        head_width=settings.size('d_kv'),
+        num_blks=num_blks,
+        max_len=settings.size('n_positions', 512),
+        ffn_num_hiddens=settings.size('d_ff'),
+        num_buckets=settings.size('relative_attention_num_buckets', 32),
+        max_distance=settings.size('relative_attention_max_distance', 128),
+        dropout=settings.number(0.1, 'dropout_rate'),
+        norm_eps=settings.number(1e-6, 'layer_norm_epsilon'),
+        activation=activation,
+        tie_weights=settings.flag('scale_decoder_outputs', tied),
+        rms_norm=True,
+        bias=False,
+        scale=1.0,
+        scaled_init=False,
+    )
+
+
 def count_up(W):
     return W.flatten().long().equal(torch.arange(W.numel()))
 
@@ -144,8 +180,8 @@ def transpose_products(name, W):
     return W.T if is_product else W
 
 
-def bert_parts(base, head):
-    """Modules of BERT and RoBERTa, which differ in `base` and `head`."""
+def encoder_parts(base):
+    """Modules that BERT and RoBERTa have in common."""
     embeddings, layer = f'{base}.embeddings.', f'{base}.encoder.layer.{{}}.'
     attend = f'{layer}attention.self.'
     return {
@@ -162,7 +198,68 @@ def bert_parts(base, head):
         'blks.{}.ffn.2': f'{layer}output.dense',
         'blks.{}.norm2': f'{layer}output.LayerNorm',
         'pooler.0': f'{base}.pooler.dense',
-        **head,
+    }
+
+
+def bert_parts(config):
+    return {
+        **encoder_parts('bert'),
+        'mlm.transform.0': 'cls.predictions.transform.dense',
+        'mlm.transform.2': 'cls.predictions.transform.LayerNorm',
+        'mlm.decoder': 'cls.predictions.decoder',
+        'nsp': 'cls.seq_relationship',
+    }
+
+
+def roberta_parts(config):
+    return {
+        **encoder_parts('roberta'),
+        'mlm.transform.0': 'lm_head.dense',
+        'mlm.transform.2': 'lm_head.layer_norm',
+        'mlm.decoder': 'lm_head.decoder',
+    }
+
+
+def gpt2_parts(config):
+    return {
+        'token_embedding': 'wte',
+        'pos_embedding': 'wpe',
+        'blks.{}.norm1': 'h.{}.ln_1',
+        'blks.{}.attention.W_qkv': 'h.{}.attn.c_attn',
+        'blks.{}.attention.W_o': 'h.{}.attn.c_proj',
+        'blks.{}.norm2': 'h.{}.ln_2',
+        'blks.{}.ffn.0': 'h.{}.mlp.c_fc',
+        'blks.{}.ffn.2': 'h.{}.mlp.c_proj',
+        'norm': 'ln_f',
+        'head': 'lm_head',
+    }
+
+
+def t5_parts(config):
+    parts = {'token_embedding': 'shared', 'head': 'lm_head'}
+    gated = config.activation == 'gated_gelu'
+    for stack, last in (('encoder', 1), ('decoder', 2)):
+        ours, theirs = f'{stack}.blks.{{}}.', f'{stack}.block.{{}}.layer.'
+        attend = f'{theirs}0.SelfAttention.'
+        ffn = f'{theirs}{last}.DenseReluDense.'
+        parts |= {
+            f'{ours}norm1': f'{theirs}0.layer_norm',
+            f'{ours}attention.W_qkv': f'{attend}q {attend}k {attend}v',
+            f'{ours}attention.W_o': f'{attend}o',
+            f'{ours}norm2': f'{theirs}{last}.layer_norm',
+            f'{ours}ffn.0': f'{ffn}wi_0 {ffn}wi_1' if gated else f'{ffn}wi',
+            f'{ours}ffn.2': f'{ffn}wo',
+            f'{stack}.relative_bias.table': (
+                f'{attend}relative_attention_bias'.replace('{}', '0')
+            ),
+            f'{stack}.norm': f'{stack}.final_layer_norm',
+        }
+    across = 'decoder.block.{}.layer.1.EncDecAttention.'
+    return parts | {
+        'decoder.blks.{}.norm3': 'decoder.block.{}.layer.1.layer_norm',
+        'decoder.blks.{}.across.W_q': f'{across}q',
+        'decoder.blks.{}.across.W_kv': f'{across}k {across}v',
+        'decoder.blks.{}.across.W_o': f'{across}o',
     }
 
 
@@ -172,12 +269,7 @@ FAMILIES = {
         model=BERT,
         architectures=('BertForMaskedLM', 'BertForPreTraining'),
         config=bert_config,
-        parts=bert_parts('bert', {
-            'mlm.transform.0': 'cls.predictions.transform.dense',
-            'mlm.transform.2': 'cls.predictions.transform.LayerNorm',
-            'mlm.decoder': 'cls.predictions.decoder',
-            'nsp': 'cls.seq_relationship',
-        }),
+        parts=bert_parts,
         renamed={
             **OLD_NORMS,
             r'^cls\.predictions\.bias$': 'cls.predictions.decoder.bias',
@@ -194,11 +286,7 @@ FAMILIES = {
         model=BERT,
         architectures=('RobertaForMaskedLM',),
         config=roberta_config,
-        parts=bert_parts('roberta', {
-            'mlm.transform.0': 'lm_head.dense',
-            'mlm.transform.2': 'lm_head.layer_norm',
-            'mlm.decoder': 'lm_head.decoder',
-        }),
+        parts=roberta_parts,
         renamed={r'^lm_head\.bias$': 'lm_head.decoder.bias'},
         copies={
             'lm_head.decoder.weight':
@@ -212,18 +300,7 @@ FAMILIES = {
         model=GPT,
         architectures=('GPT2LMHeadModel',),
         config=gpt2_config,
-        parts={
-            'token_embedding': 'wte',
-            'pos_embedding': 'wpe',
-            'blks.{}.norm1': 'h.{}.ln_1',
-            'blks.{}.attention.W_qkv': 'h.{}.attn.c_attn',
-            'blks.{}.attention.W_o': 'h.{}.attn.c_proj',
-            'blks.{}.norm2': 'h.{}.ln_2',
-            'blks.{}.ffn.0': 'h.{}.mlp.c_fc',
-            'blks.{}.ffn.2': 'h.{}.mlp.c_proj',
-            'norm': 'ln_f',
-            'head': 'lm_head',
-        },
+        parts=gpt2_parts,
         renamed={r'^transformer\.': ''},
         copies={'lm_head.weight': 'wte.weight'},
         constants={
@@ -231,6 +308,19 @@ FAMILIES = {
             r'h\.\d+\.attn\.masked_bias': lambda W: W.eq(-1e4).all(),
         },
         convert=transpose_products,
+    ),
+    't5': Family(
+        model=T5,
+        architectures=('T5ForConditionalGeneration', 'T5WithLMHeadModel'),
+        config=t5_config,
+        parts=t5_parts,
+        renamed={r'^(en|de)coder\.embed_tokens\.weight$': 'shared.weight'},
+        copies={'lm_head.weight': 'shared.weight'},
+        # in old files, a bias that cross-attention does not have
+        constants={
+            r'decoder\.block\.0\.layer\.1\.EncDecAttention'
+            r'\.relative_attention_bias\.weight': lambda W: True,
+        },
     ),
 }  # fmt: skip
 

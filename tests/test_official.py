@@ -1461,15 +1461,24 @@ SECTIONS = {
         transformers.GPT2LMHeadModel, transformers.GPT2Config,
         {**GPT2, 'vocab_size': 320, 'n_positions': 99}, train_byte_pairs,
     ),
+    't5': (
+        'CHAPTER_T5', 'google-t5/t5-small',
+        transformers.T5ForConditionalGeneration, transformers.T5Config,
+        {**T5, 'vocab_size': 128}, train_unigram,
+    ),
 }  # fmt: skip
 EXPECTED = {
     'bert': ('I [MASK] this red car.: ', 'Attention of three heads'),
+    't5': (
+        'translate English to French: I love this red car.\n-> ',
+        'Cross-attention of the published model',
+    ),
     'gpt': ("'I love this red car because", 'Attention of two heads'),
 }
 WRITTEN = [
-    name
-    for name in SECTIONS
-    if HEADING in (CHAPTER / f'{name}.ipynb').read_text(encoding='utf-8')
+    path.stem
+    for path in sorted(CHAPTER.glob('*.ipynb'))
+    if HEADING in path.read_text(encoding='utf-8')
 ]
 
 

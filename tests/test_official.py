@@ -1017,7 +1017,7 @@ def test_files_that_are_missing(pairs, tmp_path):
     with pytest.raises(ValueError, match=r'twice.safetensors: .* in two fil'):
         load_official(tmp_path)
     index.unlink()
-    with pytest.raises(ValueError, match=r'has no model.safetensors$'):
+    with pytest.raises(ValueError, match=r'no other format is read'):
         load_official(tmp_path)
 
 
@@ -1031,7 +1031,7 @@ def test_a_pickle_is_never_opened(pairs, tmp_path):
     torch.save({'x': Bomb()}, tmp_path / 'pytorch_model.bin')
     load_official(tmp_path)
     (tmp_path / 'model.safetensors').unlink()
-    with pytest.raises(ValueError, match=r"\['pytorch_model.bin'\] are pickl"):
+    with pytest.raises(ValueError, match=r"\['pytorch_model.bin'\] can run"):
         load_official(tmp_path)
     torch.save({'x': Bomb()}, tmp_path / 'model.safetensors')
     with pytest.raises(ValueError, match='safetensors is damaged'):

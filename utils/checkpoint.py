@@ -122,20 +122,15 @@ def weight_files(folder):
                 'download interrupted? Start it again'
             )
         return [folder / name for name in names]
-    others = sorted(
+    pickles = sorted(
         path.name
         for path in folder.iterdir()
         if path.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl')
     )
-    raise ValueError(
-        f'{folder} has no {WEIGHTS}'
-        + (
-            f'; {others} are pickles, which can run code when they are '
-            'opened, and are not read'
-            if others
-            else ''
-        )
-    )
+    why = ', and no other format is read'
+    if pickles:
+        why = f'; {pickles} can run code when they are opened, and are not'
+    raise ValueError(f'{folder} has no {WEIGHTS}{why}')
 
 
 def at_hand(variable, name, download=False):
@@ -334,9 +329,10 @@ def load_tokenizer(name_or_path, revision=None, download=True):
     """The tokenizer of a checkpoint, a `tokenizers.Tokenizer`.
 
     It is read from tokenizer.json or, where that is missing, put together
-    from vocab.txt (BERT) or vocab.json and merges.txt (RoBERTa, GPT-2). For
-    the arguments see `official_folder`. Raises ValueError if there is none
-    or its file is damaged.
+    from vocab.txt (BERT) or vocab.json and merges.txt (RoBERTa, GPT-2). T5's
+    version 1.1, published without tokenizer.json, has that of T5. For the
+    arguments see `official_folder`. Raises ValueError if there is none or
+    its file is damaged.
     """
     folder = official_folder(name_or_path, revision, download)
     whole = folder / 'tokenizer.json'

@@ -16,6 +16,7 @@ from .attention import (
     reach,
     record_attention,
 )
+from .checkpoint import at_hand, load_tokenizer
 from .d2l_import import import_d2l
 from .figures import claim, plot_history, show, show_attention, show_pattern
 from .generation import answer, generate, sample
@@ -49,6 +50,7 @@ from .objectives import (
     text_scores,
     token_loss,
 )
+from .official import load_official
 from .scaling import count_parameters, train_flops
 from .training import History, Muon, orthogonalize, train, write_whole
 
@@ -71,6 +73,7 @@ __all__ = [
     'RelativeBias',
     'Stack',
     'answer',
+    'at_hand',
     'attention',
     'bert_loss',
     'bucket',
@@ -85,6 +88,8 @@ __all__ = [
     'generate',
     'hide',
     'lm_loss',
+    'load_official',
+    'load_tokenizer',
     'mask_tokens',
     'mlm_loss',
     'orthogonalize',

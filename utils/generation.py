@@ -96,5 +96,5 @@ def answer(model, X, valid_lens=None, num_tokens=32, **options):
     `generate`.
     """
     start = torch.zeros(len(X), 1, dtype=torch.long)
-    reader = Answering(model, X, valid_lens)
+    reader = Answering(model, X, valid_lens).train(model.training)
     return generate(reader, start, num_tokens, **options)[:, 1:]

@@ -37,6 +37,7 @@ class Published:
     pre_norm: bool = True
     gated: bool = False
     xl_positions: bool = False  # a projection of relative positions
+    buckets: int = 0  # a learned bias per head, once per stack
     tied: bool = True
     states_non_embedding: bool = False
     num_segments: int = 0
@@ -83,6 +84,7 @@ class Published:
         return (
             self.num_blks * layers * self.attention()
             + stacks * self.ffns(num_experts)
+            + stacks * self.buckets * self.num_heads
             + norms
         )
 
@@ -161,7 +163,7 @@ MODELS = [
         'T5-11B', 2019, 'encoder-decoder', 11e9, 2**20 * 1e6, 1024, 24, 128,
         65536, 32128, 'Raffel et al. (2020), section 3.7',
         'the paper rounds 11.3 to 11',
-        head_size=128, bias=False,
+        head_size=128, bias=False, buckets=32,
     ),
     Published(
         'GPT-3', 2020, 'decoder', 175e9, 300e9, 12288, 96, 96, 4 * 12288,
@@ -170,7 +172,7 @@ MODELS = [
     Published(
         'Switch-C', 2021, 'encoder-decoder', 1571e9, None, 2080, 15, 32,
         6144, 32128, 'Fedus et al. (2022), table 9',
-        head_size=64, bias=False, num_experts=2048,
+        head_size=64, bias=False, buckets=32, num_experts=2048,
     ),
     Published(
         'Gopher', 2021, 'decoder', 280e9, 300e9, 16384, 80, 128, 4 * 16384,
@@ -181,7 +183,8 @@ MODELS = [
         'GLaM', 2021, 'decoder', 1.2e12, 600e9, 8192, 64, 128, 32768,
         256_000, 'Du et al. (2022), table 4 and sections 4 and 5',
         'the paper rounds 1.16 to 1.2; 96.6B of them are active',
-        head_size=128, bias=False, gated=True, num_experts=64,
+        head_size=128, bias=False, gated=True, buckets=32,
+        num_experts=64,
         active_experts=2, moe_every=2,
     ),
     Published(
@@ -194,7 +197,8 @@ MODELS = [
         'Thoppilan et al. (2022), section 3; tokens: Hoffmann et al. (2022), '
         'table 1',
         'stated without embeddings',
-        head_size=128, bias=False, gated=True, states_non_embedding=True,
+        head_size=128, bias=False, gated=True, buckets=32,
+        states_non_embedding=True,
     ),
     Published(
         'Chinchilla', 2022, 'decoder', 70e9, 1.4e12, 8192, 80, 64, 4 * 8192,

@@ -104,7 +104,7 @@ def test_power_law_is_recovered(exponent, scale, seed):
 
 
 @pytest.mark.parametrize('law', [TRUE, HOFFMANN['printed'],
-                                 JointLaw(0.4, 30, 60, 0.2, 0.5)])  # fmt: skip
+                                 JointLaw(0.4, 30, 600, 0.2, 0.4)])  # fmt: skip
 def test_joint_law_is_recovered(law):
     exact = fit_joint_law(*grid_runs(law, 0))
     for name, value in dataclasses.asdict(law).items():

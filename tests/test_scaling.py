@@ -103,8 +103,10 @@ def test_power_law_is_recovered(exponent, scale, seed):
     assert noisy.exponent == pytest.approx(exponent, abs=0.004)
 
 
-@pytest.mark.parametrize('law', [TRUE, HOFFMANN['printed'],
-                                 JointLaw(0.4, 30, 600, 0.2, 0.4)])  # fmt: skip
+LAWS = [TRUE, HOFFMANN['printed'], JointLaw(0.4, 30, 600, 0.2, 0.4)]
+
+
+@pytest.mark.parametrize('law', LAWS)
 def test_joint_law_is_recovered(law):
     exact = fit_joint_law(*grid_runs(law, 0))
     for name, value in dataclasses.asdict(law).items():

@@ -180,16 +180,21 @@ def bootstrap(fit, *columns, num_samples=100, seed=0):
     """Laws fitted to runs drawn with replacement (Efron, 1979).
 
     `columns` are (num_runs,) each and `fit(*columns)` returns a law. Returns
-    a list of `num_samples`. Raises ValueError for fewer than one sample and
-    for what `fit` does not take.
+    a list of `num_samples`. Draws of fewer than three different runs are
+    drawn again. Raises ValueError for fewer than one sample or three runs
+    and for what `fit` does not take.
     """
     if num_samples < 1:
         raise ValueError(f'num_samples is {num_samples}, below 1')
     columns = [np.asarray(column) for column in columns]
+    num_runs = len(columns[0])
+    if num_runs < 3:
+        raise ValueError(f'{num_runs} runs, fewer than 3')
     rng, laws = np.random.default_rng(seed), []
-    for _ in range(num_samples):
-        drawn = rng.integers(len(columns[0]), size=len(columns[0]))
-        laws.append(fit(*(column[drawn] for column in columns)))
+    while len(laws) < num_samples:
+        drawn = rng.integers(num_runs, size=num_runs)
+        if len(set(drawn)) >= 3:
+            laws.append(fit(*(column[drawn] for column in columns)))
     return laws
 
 

@@ -16,10 +16,24 @@ from .attention import (
     reach,
     record_attention,
 )
-from .checkpoint import at_hand, load_tokenizer
+from .checkpoint import (
+    at_hand,
+    load_tokenizer,
+)
 from .d2l_import import import_d2l
-from .figures import claim, plot_history, show, show_attention, show_pattern
-from .generation import answer, generate, sample
+from .figures import (
+    claim,
+    plot_history,
+    plot_power_law,
+    show,
+    show_attention,
+    show_pattern,
+)
+from .generation import (
+    answer,
+    generate,
+    sample,
+)
 from .models import (
     BERT,
     GPT,
@@ -51,14 +65,38 @@ from .objectives import (
     token_loss,
 )
 from .official import load_official
-from .scaling import count_parameters, train_flops
-from .training import History, Muon, orthogonalize, train, write_whole
+from .scaling import (
+    DEVICES,
+    HOFFMANN,
+    KAPLAN,
+    JointLaw,
+    PowerLaw,
+    bootstrap,
+    count_parameters,
+    fit_joint_law,
+    fit_power_law,
+    interval,
+    isoflop_optimum,
+    kaplan_optimum,
+    plan_training,
+    train_flops,
+)
+from .training import (
+    History,
+    Muon,
+    orthogonalize,
+    train,
+    write_whole,
+)
 
 d2l = import_d2l()
 
 __all__ = [
     'BERT',
+    'DEVICES',
     'GPT',
+    'HOFFMANN',
+    'KAPLAN',
     'T5',
     'Block',
     'Config',
@@ -67,15 +105,18 @@ __all__ = [
     'FeedForward',
     'Finetuned',
     'History',
+    'JointLaw',
     'KVCache',
     'MultiHeadAttention',
     'Muon',
+    'PowerLaw',
     'RelativeBias',
     'Stack',
     'answer',
     'at_hand',
     'attention',
     'bert_loss',
+    'bootstrap',
     'bucket',
     'causal_mask',
     'choose_spans',
@@ -84,9 +125,14 @@ __all__ = [
     'count_parameters',
     'd2l',
     'evaluate',
+    'fit_joint_law',
+    'fit_power_law',
     'fused_attention',
     'generate',
     'hide',
+    'interval',
+    'isoflop_optimum',
+    'kaplan_optimum',
     'lm_loss',
     'load_official',
     'load_tokenizer',
@@ -94,7 +140,9 @@ __all__ = [
     'mlm_loss',
     'orthogonalize',
     'padding_mask',
+    'plan_training',
     'plot_history',
+    'plot_power_law',
     'prefix_mask',
     'reach',
     'record_attention',

@@ -2,9 +2,11 @@
 
 import io
 
+import numpy as np
 import torch
 from IPython.display import display
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 plt.rcParams.update({
     'svg.hashsalt': 'chapter', 'svg.fonttype': 'none', 'font.size': 9,
@@ -100,6 +102,36 @@ def plot_history(histories, x='tokens', ax=None):
     ax.set_xlabel({'tokens': 'training tokens'}.get(x, x))
     ax.set_ylabel('loss (nats per token)')
     ax.legend(frameon=False)
+    return ax
+
+
+def plot_power_law(x, loss, law=None, laws=(), reach=1, ax=None, label=None):
+    """Plot losses and the `law` they follow, both axes logarithmic.
+
+    `x` and `loss` are (num_runs,). The law is drawn from the smallest x to
+    `reach` times the largest, with a band that holds nine in ten of `laws`.
+    Points of later calls get other marks and grays. Returns the axes.
+    """
+    ax = plt.subplots(figsize=(4.5, 2.8))[1] if ax is None else ax
+    num_sets = sum(line.get_marker() != 'None' for line in ax.lines)
+    color = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000'][
+        num_sets % 5
+    ]
+    ax.plot(x, loss, 'os^Dv'[num_sets % 5], ms=4, color=color, label=label)
+    if law is not None:
+        at = np.geomspace(min(x), reach * max(x), 50)
+        ax.plot(at, law(at), '-', lw=1, color=color)
+        if len(laws):
+            band = np.quantile([one(at) for one in laws], [0.05, 0.95], 0)
+            ax.fill_between(at, *band, color=color, alpha=0.2, lw=0)
+    ax.set_xscale('log')
+    ax.set_yscale('log')
+    ax.yaxis.set_major_locator(MaxNLocator(6))
+    ax.yaxis.set_major_formatter('{x:g}')
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylabel('validation loss (nats)')
+    if label is not None:
+        ax.legend(frameon=False)
     return ax
 
 

@@ -1,6 +1,12 @@
-"""What a model costs: its parameters and its floating-point operations."""
+"""What a model costs, and how its loss falls with size, data and compute."""
 
+import dataclasses
+import itertools
+
+import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import huber, logsumexp
 
 from .models import GPT
 
@@ -41,3 +47,262 @@ def train_flops(config, num_tokens, num_steps=None, rule='hoffmann'):
     block = projections + scores + 2 * 2 * d * wide
     tables = 2 * 2 * config.vocab_size * d
     return 3 * (config.num_blks * block + tables) * num_tokens
+
+
+# ---- Laws ----
+
+
+def check_runs(*columns, at_least=2):
+    """Raise ValueError unless the columns are equally long and positive."""
+    lengths = {len(column) for column in columns}
+    if len(lengths) > 1:
+        raise ValueError(f'columns of different lengths, {sorted(lengths)}')
+    if lengths.pop() < at_least:
+        raise ValueError(f'{len(columns[0])} runs, fewer than {at_least}')
+    for column in columns:
+        wrong = [x for x in column if not 0 < x < np.inf]
+        if wrong:
+            raise ValueError(f'{wrong[0]} is not a positive number')
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+    """A loss that falls as (scale / x) ** exponent.
+
+    `x` is a size, a number of tokens or of operations: a number or an array.
+    (Kaplan et al., 2020, section 1.2)
+    """
+
+    scale: float
+    exponent: float
+
+    def __call__(self, x):
+        return (self.scale / x) ** self.exponent
+
+
+def fit_power_law(x, loss):
+    """The `PowerLaw` nearest to the losses: a straight line in log-log.
+
+    `x` and `loss` are (num_runs,). Raises ValueError for fewer than two
+    runs, columns of different lengths, and values that are not positive.
+    """
+    check_runs(x, loss)
+    slope, intercept = np.polyfit(np.log(x), np.log(loss), 1)
+    return PowerLaw(float(np.exp(-intercept / slope)), float(-slope))
+
+
+@dataclasses.dataclass(frozen=True)
+class JointLaw:
+    """The loss of N parameters trained on D tokens: a floor and two debts.
+
+    Called with numbers or arrays N and D. `optimum(flops)` returns the N and
+    the D that spend 6 N D operations best, `share` the exponent with which
+    that N grows. (Hoffmann et al., 2022, section 3.3)
+    """
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+
+    def __call__(self, N, D):
+        return self.E + self.A / N**self.alpha + self.B / D**self.beta
+
+    @property
+    def share(self):
+        return self.beta / (self.alpha + self.beta)
+
+    def optimum(self, flops):
+        G = (self.alpha * self.A / (self.beta * self.B)) ** (
+            1 / (self.alpha + self.beta)
+        )
+        N = G * (flops / 6) ** self.share
+        return N, flops / 6 / N
+
+
+def joint_loss(theta, log_N, log_D, log_loss, delta=1e-3):
+    """Huber loss of a joint law in logarithms, and its gradient.
+
+    `theta` is (log E, log A, log B, alpha, beta). The Huber loss is that of
+    residuals divided by `delta`, so that it is not too small for an
+    optimizer to notice (Hoffmann et al., 2022, appendix D.2).
+    """
+    e, a, b, alpha, beta = theta
+    terms = np.stack([e + 0 * log_N, a - alpha * log_N, b - beta * log_D])
+    predicted = logsumexp(terms, axis=0)  # (num_runs,)
+    residual = (predicted - log_loss) / delta
+    pull = np.exp(terms - predicted) * np.clip(residual, -1, 1) / delta
+    gradient = [*pull.sum(1), -pull[1] @ log_N, -pull[2] @ log_D]
+    return huber(1, residual).sum(), np.array(gradient)
+
+
+def joint_starts(log_loss):
+    """A grid of starting points for `fit_joint_law`, 675 of 5 numbers."""
+    parts = np.median(log_loss) + np.log([0.1, 0.3, 0.6])
+    exponents = 0.1, 0.3, 0.6, 1.0, 1.5
+    return list(itertools.product(*[parts] * 3, *[exponents] * 2))
+
+
+def fit_joint_law(N, D, loss, start=None, num_starts=12):
+    """The `JointLaw` with the smallest Huber loss in logarithms.
+
+    N, D and `loss` are (num_runs,). The best `num_starts` points of a grid,
+    or the law `start`, are improved by L-BFGS, and the best result is kept.
+    Raises ValueError for fewer than six runs, columns of different lengths,
+    and values that are not positive. (Hoffmann et al., 2022, appendix D.2)
+    """
+    check_runs(N, D, loss, at_least=6)
+    log_N, log_D, log_loss = (np.log(np.asarray(x)) for x in (N, D, loss))
+    shifts = log_N.mean(), log_D.mean()  # so that A and alpha part
+    data = log_N - shifts[0], log_D - shifts[1], log_loss
+    if start is None:
+        starts = joint_starts(log_loss)
+        starts.sort(key=lambda theta: joint_loss(theta, *data)[0])
+    else:
+        a = np.log(start.A) - start.alpha * shifts[0]
+        b = np.log(start.B) - start.beta * shifts[1]
+        starts = [(np.log(start.E), a, b, start.alpha, start.beta)]
+    bounds = [(-15, None)] * 3 + [(0.01, 3)] * 2
+    options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
+    fits = [
+        minimize(joint_loss, theta, data, 'L-BFGS-B', True, bounds=bounds,
+                 options=options)
+        for theta in starts[:num_starts]
+    ]  # fmt: skip
+    e, a, b, alpha, beta = min(fits, key=lambda fit: fit.fun).x
+    a, b = a + alpha * shifts[0], b + beta * shifts[1]
+    E, A, B = np.exp([e, a, b]).tolist()
+    return JointLaw(E, A, B, float(alpha), float(beta))
+
+
+def bootstrap(fit, *columns, num_samples=100, seed=0):
+    """Laws fitted to runs drawn with replacement (Efron, 1979).
+
+    `columns` are (num_runs,) each and `fit(*columns)` returns a law. Returns
+    a list of `num_samples`. Draws of fewer than three different runs are
+    drawn again. Raises ValueError for fewer than one sample or three runs
+    and for what `fit` does not take.
+    """
+    if num_samples < 1:
+        raise ValueError(f'num_samples is {num_samples}, below 1')
+    columns = [np.asarray(column) for column in columns]
+    num_runs = len(columns[0])
+    if num_runs < 3:
+        raise ValueError(f'{num_runs} runs, fewer than 3')
+    rng, laws = np.random.default_rng(seed), []
+    while len(laws) < num_samples:
+        drawn = rng.integers(num_runs, size=num_runs)
+        if len(set(drawn)) >= 3:
+            laws.append(fit(*(column[drawn] for column in columns)))
+    return laws
+
+
+def interval(values, coverage=0.9):
+    """The middle `coverage` of the values along the first axis: (2, ...)."""
+    return np.quantile(values, [(1 - coverage) / 2, (1 + coverage) / 2], 0)
+
+
+def isoflop_optimum(N, loss):
+    """The size at the bottom of a parabola through runs of equal compute.
+
+    The parabola is in log N; `N` and `loss` are (num_runs,). Raises
+    ValueError for fewer than three runs, values that are not positive, and
+    losses that have no lowest point. (Hoffmann et al., 2022, section 3.2)
+    """
+    check_runs(N, loss, at_least=3)
+    square, slope, _ = np.polyfit(np.log(N), loss, 2)
+    if square <= 0:
+        raise ValueError('the losses bend downward: there is no minimum')
+    return float(np.exp(-slope / (2 * square)))
+
+
+# ---- Published constants ----
+
+PETAFLOP_DAY = 1e15 * 24 * 3600
+# Kaplan et al. (2020), section 1.2: parameters without embeddings, tokens,
+# and operations when spent best
+KAPLAN = {
+    'N': PowerLaw(8.8e13, 0.076),
+    'D': PowerLaw(5.4e13, 0.095),
+    'C': PowerLaw(3.1e8 * PETAFLOP_DAY, 0.050),
+}
+HOFFMANN = {
+    # Hoffmann et al. (2022), section 3.3, as printed there
+    'printed': JointLaw(1.69, 406.4, 410.7, 0.34, 0.28),
+    # the same fit before rounding, in the source text of that paper, as
+    # reported by Besiroglu et al. (2024)
+    'unrounded': JointLaw(1.6934, 406.4, 410.7, 0.3392, 0.2849),
+    # Besiroglu et al. (2024), fitted again to the points of its figure
+    'replicated': JointLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658),
+}
+
+
+def kaplan_optimum(flops):
+    """Size without embeddings and tokens that spend `flops` best.
+
+    1.3e9 parameters at one petaFLOP/s-day, with exponent 0.73; tokens follow
+    from 6 N D (Kaplan et al., 2020, section 6.1).
+    """
+    N = 1.3e9 * (flops / PETAFLOP_DAY) ** 0.73
+    return N, flops / 6 / N
+
+
+# ---- Planning a training run ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A processor: peak operations per second, dense, and memory in bytes."""
+
+    flops: float
+    memory: float
+
+
+DEVICES = {
+    'one laptop core': Device(1e11, 8e9),  # float32, measured with AVX2
+    'V100': Device(125e12, 32e9),  # NVIDIA data sheet, float16
+    'A100': Device(312e12, 80e9),  # NVIDIA data sheet, bfloat16
+    'H100': Device(989e12, 80e9),  # NVIDIA data sheet (SXM), bfloat16
+    'TPU v4': Device(275e12, 32e9),  # Jouppi et al. (2023), bfloat16
+}
+
+
+def plan_training(
+    config, num_tokens, device, num_devices=1, utilization=0.4,
+    batch_size=1,
+):  # fmt: skip
+    """What it takes to train a GPT: a dictionary of estimates.
+
+    'non_embedding' and 'parameters'; 'flops'; 'state' in bytes, 16 per
+    parameter for weights, gradients and AdamW in mixed precision
+    (Rajbhandari et al., 2020, section 3.1); 'activations' in bytes of
+    `batch_size` windows per device, 34 per feature of a block with fused
+    attention (Korthikanti et al., 2022, section 4); 'days' at a
+    `utilization` of the peak; 'fits', whether the devices can hold it when
+    the state is sharded. Raises ValueError for an unknown device and for
+    values out of range.
+    """
+    if device not in DEVICES:
+        raise ValueError(f'device is {device!r}, not one of {list(DEVICES)}')
+    if not 0 < utilization <= 1:
+        raise ValueError(f'utilization is {utilization}, outside (0, 1]')
+    for name, value in (('num_tokens', num_tokens),
+                        ('num_devices', num_devices),
+                        ('batch_size', batch_size)):  # fmt: skip
+        if value < 1:
+            raise ValueError(f'{name} is {value}, below 1')
+    non_embedding, parameters = count_parameters(config)
+    flops, peak = train_flops(config, num_tokens), DEVICES[device]
+    features = config.num_hiddens * config.num_blks * config.max_len
+    activations = 34 * features * batch_size
+    state = 16 * parameters
+    return {
+        'non_embedding': non_embedding,
+        'parameters': parameters,
+        'flops': flops,
+        'state': state,
+        'activations': activations,
+        'days': flops / (peak.flops * utilization * num_devices) / 86400,
+        'fits': state / num_devices + activations <= peak.memory,
+    }

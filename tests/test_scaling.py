@@ -1,0 +1,311 @@
+"""Costs, fits, published constants and the table of published models."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+
+from published import MODELS
+from utils import BERT, GPT, Config, plot_power_law, scaling
+from utils.scaling import (
+    DEVICES,
+    HOFFMANN,
+    KAPLAN,
+    PETAFLOP_DAY,
+    JointLaw,
+    PowerLaw,
+    bootstrap,
+    count_parameters,
+    fit_joint_law,
+    fit_power_law,
+    interval,
+    isoflop_optimum,
+    joint_loss,
+    kaplan_optimum,
+    plan_training,
+    train_flops,
+)
+
+TRUE = JointLaw(1.7, 400.0, 900.0, 0.34, 0.36)
+
+
+def grid_runs(law, noise, num=8, seed=0):
+    """N, D and losses of a grid of runs that follow `law`, with noise."""
+    N, D = np.meshgrid(np.geomspace(1e6, 1e10, num), np.geomspace(1e8, 1e12,
+                       num))  # fmt: skip
+    N, D = N.ravel(), D.ravel()
+    rng = np.random.default_rng(seed)
+    return N, D, law(N, D) * np.exp(noise * rng.normal(size=len(N)))
+
+
+# ---- Counting ----
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
+    st.integers(5, 40), st.integers(1, 20), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_count_of_parameters_is_that_of_the_model(
+    width, heads, blks, vocab, max_len, tied, bias
+):
+    config = Config(vocab, 4 * width * heads, heads, blks, max_len,
+                    tie_weights=tied, bias=bias)  # fmt: skip
+    model = GPT(config)
+    non_embedding, total = count_parameters(config)
+    assert total == sum(p.numel() for p in model.parameters())
+    inside = sum(p.numel() for p in model.blks.parameters())
+    inside += sum(p.numel() for p in model.norm.parameters())
+    assert non_embedding == inside
+
+
+def test_rules_for_operations_against_hooks():
+    """The matrix products of a forward pass, counted where they happen."""
+    config = Config(50, 32, 2, 3, 16)
+    model, products = GPT(config), []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(
+                lambda m, X, Y: products.append(
+                    2 * m.weight.numel() * Y.numel() // Y.shape[-1]
+                )
+            )
+    model(torch.zeros(1, 16, dtype=torch.long))
+    d, T = 32, 16
+    attention = 3 * (2 * 2 * T * T * d + 3 * 2 * T * T)
+    embedding = 2 * 50 * d * T
+    by_hooks = 3 * (sum(products) + attention + embedding)
+    assert train_flops(config, T) == by_hooks
+    kaplan = 6 * count_parameters(config)[0] * T
+    assert train_flops(config, T, rule='kaplan') == kaplan
+    with pytest.raises(ValueError, match="'chinchilla'"):
+        train_flops(config, 1, rule='chinchilla')
+
+
+# ---- Fits ----
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 1.5), st.floats(1, 1e15), st.integers(0, 99))
+def test_power_law_is_recovered(exponent, scale, seed):
+    x = np.geomspace(1e3, 1e8, 12)
+    noise = np.random.default_rng(seed).normal(size=12)
+    exact = fit_power_law(x, PowerLaw(scale, exponent)(x))
+    assert exact.exponent == pytest.approx(exponent, rel=1e-6)
+    assert np.log(exact.scale) == pytest.approx(np.log(scale), abs=1e-4)
+    noisy = fit_power_law(x, PowerLaw(scale, exponent)(x)
+                          * np.exp(0.01 * noise))  # fmt: skip
+    assert noisy.exponent == pytest.approx(exponent, abs=0.004)
+
+
+LAWS = [TRUE, HOFFMANN['printed'], JointLaw(0.4, 30, 600, 0.2, 0.4)]
+
+
+@pytest.mark.parametrize('law', LAWS)
+def test_joint_law_is_recovered(law):
+    exact = fit_joint_law(*grid_runs(law, 0))
+    for name, value in dataclasses.asdict(law).items():
+        assert getattr(exact, name) == pytest.approx(value, rel=0.02)
+    noisy = fit_joint_law(*grid_runs(law, 0.005))
+    assert pytest.approx(law.E, rel=0.1) == noisy.E
+    assert noisy.alpha == pytest.approx(law.alpha, abs=0.03)
+    assert noisy.beta == pytest.approx(law.beta, abs=0.03)
+    size = np.log(noisy.optimum(1e22)[0] / law.optimum(1e22)[0])
+    assert abs(size) < np.log(1.6)
+
+
+def test_joint_law_survives_failed_runs(monkeypatch):
+    N, D, loss = grid_runs(TRUE, 0.002)
+    loss[:8:2] *= 1.3  # of the smallest data set
+    law = fit_joint_law(N, D, loss)
+    assert law.beta == pytest.approx(TRUE.beta, abs=0.02)
+    squares = functools.partial(joint_loss, delta=10.0)
+    monkeypatch.setattr(scaling, 'joint_loss', squares)
+    law = fit_joint_law(N, D, loss)
+    assert abs(law.beta - TRUE.beta) > 0.02
+
+
+def test_bootstrap_covers_the_truth_and_narrows():
+    def fit(*runs):
+        return fit_joint_law(*runs, start=TRUE)
+
+    widths = []
+    for noise in (0.02, 0.005):
+        laws = bootstrap(fit, *grid_runs(TRUE, noise), num_samples=40)
+        low, high = interval([law.alpha for law in laws])
+        assert low - 0.02 < TRUE.alpha < high + 0.02
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    again = bootstrap(fit, *grid_runs(TRUE, 0.005), num_samples=40)
+    assert again == laws
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.05, 1.2), min_size=5, max_size=5))
+def test_gradient_of_the_joint_loss(theta):
+    N, D, loss = (np.log(x) for x in grid_runs(TRUE, 0.3, 3))
+    theta = np.array(theta)
+    gradient = joint_loss(theta, N, D, loss, 1.0)[1]
+    for i, step in enumerate(np.eye(5) * 1e-6):
+        up = joint_loss(theta + step, N, D, loss, 1.0)[0]
+        down = joint_loss(theta - step, N, D, loss, 1.0)[0]
+        assert (up - down) / 2e-6 == pytest.approx(gradient[i], rel=1e-3,
+                                                   abs=1e-3)  # fmt: skip
+
+
+def test_optimum_is_the_lowest_loss_of_its_compute():
+    flops = 1e21
+    N, D = TRUE.optimum(flops)
+    assert pytest.approx(flops) == 6 * N * D
+    for factor in (0.9, 1.1):
+        assert TRUE(N * factor, D / factor) > TRUE(N, D)
+    larger = TRUE.optimum(100 * flops)[0]
+    assert larger / N == pytest.approx(100**TRUE.share)
+    sizes = np.geomspace(N / 3, 3 * N, 7)
+    found = isoflop_optimum(sizes, TRUE(sizes, flops / 6 / sizes))
+    assert found == pytest.approx(N, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: fit_power_law([1], [1]), '1 runs, fewer than 2'),
+        (lambda: fit_power_law([1, 2], [1, 2, 3]), r'lengths, \[2, 3\]'),
+        (lambda: fit_power_law([1, 0], [2, 3]), '0 is not a positive'),
+        (lambda: fit_power_law([1, 2], [2, np.inf]), 'inf is not a pos'),
+        (lambda: fit_power_law([1, 2], [2, np.nan]), 'nan is not a pos'),
+        (lambda: fit_joint_law([1] * 5, [1] * 5, [1] * 5), '5 runs, fewer'),
+        (lambda: bootstrap(fit_power_law, [1], [2], num_samples=0),
+         'num_samples is 0'),
+        (lambda: bootstrap(fit_power_law, [1, 2], [2, 1]), '2 runs, fewer'),
+        (lambda: isoflop_optimum([1, 2], [1, 1]), '2 runs, fewer than 3'),
+        (lambda: isoflop_optimum([1, 2, 4], [1, 2, 1]), 'no minimum'),
+        (lambda: plan_training(Config(9), 1, 'abacus'), "'abacus'"),
+        (lambda: plan_training(Config(9), 0, 'A100'), 'num_tokens is 0'),
+        (lambda: plan_training(Config(9), 1, 'A100', 0), 'num_devices is 0'),
+        (lambda: plan_training(Config(9), 1, 'A100', utilization=1.5),
+         'utilization is 1.5'),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# ---- Published figures ----
+
+
+def test_kaplan_constants_give_the_published_figures():
+    assert PETAFLOP_DAY == 8.64e19
+    assert KAPLAN['N'](1.5e9) == pytest.approx(2.30, abs=0.01)
+    halved = KAPLAN['N'](2.0) / KAPLAN['N'](1.0)  # twice the size: 5 % less
+    assert halved == pytest.approx(2**-0.076)
+    N, D = kaplan_optimum(PETAFLOP_DAY)
+    assert pytest.approx(1.3e9) == N
+    assert pytest.approx(PETAFLOP_DAY) == 6 * N * D
+    assert kaplan_optimum(10 * PETAFLOP_DAY)[0] / N == pytest.approx(10**0.73)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'tokens'),
+    [
+        ('printed', 326e6, 11.3e9),
+        ('unrounded', 389e6, 9.5e9),
+        ('replicated', 394e6, 9.4e9),
+    ],
+)
+def test_optimum_at_the_disputed_budget(name, size, tokens):
+    N, D = HOFFMANN[name].optimum(2.21e19)
+    assert pytest.approx(size, rel=0.005) == N
+    assert pytest.approx(tokens, rel=0.005) == D
+
+
+def test_replicated_law_recommends_twenty_tokens_per_parameter():
+    N, D = HOFFMANN['replicated'].optimum(5.76e23)
+    assert 15 < D / N < 25
+    assert pytest.approx(70e9, rel=0.1) == N
+
+
+@pytest.mark.parametrize('model', MODELS, ids=lambda model: model.name)
+def test_computed_size_is_the_stated_one(model):
+    assert abs(model.difference) < 0.01 or model.note
+    assert abs(model.difference) < 0.033
+    assert model.source.count('(') >= 1
+    assert model.active <= model.parameters
+    assert (model.flops is None) == (model.tokens is None)
+
+
+def test_counting_agrees_with_the_models_of_utils():
+    by_name = {model.name: model for model in MODELS}
+    gpt2 = by_name['GPT-2']
+    shape = gpt2.non_embedding, gpt2.parameters
+    assert count_parameters(Config.gpt2('xl')) == shape
+    for size in ('base', 'large'):
+        with torch.device('meta'):
+            bert = BERT(Config.bert(size))
+        heads = [*bert.mlm.transform.parameters(), bert.mlm.decoder.bias,
+                 *bert.nsp.parameters()]  # fmt: skip
+        total = sum(p.numel() for p in bert.parameters())
+        assert by_name[f'BERT {size}'].parameters == total - sum(
+            p.numel() for p in heads
+        )
+
+
+def test_released_sizes():
+    """Checkpoints that anyone can count: GPT, T5-11B, LLaMA 65B."""
+    released = {'GPT': 116_534_784, 'T5-11B': 11_307_321_344,
+                'LLaMA': 65_285_660_672}  # fmt: skip
+    for model in MODELS:
+        if model.name in released:
+            assert model.parameters == released[model.name]
+    glam = next(model for model in MODELS if model.name == 'GLaM')
+    assert glam.active == pytest.approx(96.6e9, rel=0.001)
+
+
+def test_sparse_models_compute_with_few_of_their_parameters():
+    for model in MODELS:
+        if model.num_experts > 1:
+            assert model.active < model.parameters / 10
+        elif model.kind != 'encoder-decoder':
+            assert model.active > 0.99 * model.parameters
+
+
+# ---- Planning ----
+
+
+def test_plan_of_gpt3():
+    config = Config(50257, 12288, 96, 96, 2048)
+    plan = plan_training(config, 300e9, 'V100', 10_000, 0.25)
+    assert plan['parameters'] == pytest.approx(174.6e9, rel=0.001)
+    assert plan['flops'] == pytest.approx(3.3e23, rel=0.05)
+    assert plan['state'] == 16 * plan['parameters']
+    assert plan['days'] == pytest.approx(
+        plan['flops'] / (DEVICES['V100'].flops * 0.25 * 1e4) / 86400
+    )
+    assert not plan_training(config, 300e9, 'V100', 1)['fits']
+    half = plan_training(config, 150e9, 'V100', 10_000, 0.25)
+    assert half['days'] == pytest.approx(plan['days'] / 2)
+
+
+# ---- Figure ----
+
+
+def test_plot_power_law():
+    x, law = np.array([1e3, 1e4, 1e5]), PowerLaw(1e10, 0.1)
+    laws = [PowerLaw(1e10, e) for e in (0.09, 0.1, 0.11)]
+    ax = plot_power_law(x, law(x), law, laws, reach=10, label='a')
+    assert ax.get_xscale() == ax.get_yscale() == 'log'
+    points, line = ax.lines
+    assert points.get_xdata().tolist() == x.tolist()
+    assert line.get_xdata().max() == pytest.approx(1e6)
+    assert line.get_ydata() == pytest.approx(law(line.get_xdata()))
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() <= laws[2](1e3)
+    plot_power_law(x, law(x) + 1, label='b', ax=ax)
+    assert ax.lines[2].get_marker() != points.get_marker()
+    plt.close(ax.figure)

@@ -14,8 +14,8 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import functools
 import hashlib
-import itertools
 import math
 import multiprocessing
 import os
@@ -236,7 +236,7 @@ def checkpoint_path(options, run):
     return checkpoint_folder(options) / f'{run.key}.pt'
 
 
-def outcome(run, history):
+def outcome(history):
     """The measured columns of a run from its history."""
     last = max(1, len(history.loss) // 20)
     best = min(
@@ -287,7 +287,9 @@ def execute(run, tokens, options):
             checkpoint=checkpoint, checkpoint_every=1000,
             shard=options.shard,
         )  # fmt: skip
-        measured = outcome(run, history)
+        if len(history.loss) < num_steps:
+            raise KeyboardInterrupt
+        measured = outcome(history)
     except FloatingPointError:
         measured = DIVERGED
     non_embedding, parameters = utils.count_parameters(run.config)
@@ -334,12 +336,29 @@ def numbers(text):
     raise argparse.ArgumentTypeError(f'{text!r} is not like 1e5,3e5')
 
 
-def new_run(study, size, tokens, lr, corpus, options, unique=None, seed=0):
+def num_heads(width):
+    """Heads are 32 wide; a narrower model has one."""
+    return max(1, width // 32)
+
+
+def affordable(size, options):
+    """The numbers of tokens that the budgets pay for, within the limits."""
+    config = utils.Config(
+        options.vocab_size, size[0], num_heads(size[0]), size[1],
+        options.num_steps,
+    )  # fmt: skip
+    per_token = utils.train_flops(config, 1)
+    tokens = [budget / per_token for budget in options.budgets]
+    low, high = options.min_tokens, options.max_tokens
+    return [n for n in tokens if low <= n <= high]
+
+
+def new_run(study, corpus, options, size, tokens, lr, unique=None, seed=0):
     """The run of one model on about `tokens` tokens, in whole steps."""
     per_step = options.batch_size * options.num_steps
     return Run(
         study, corpus['name'], corpus['digest'], options.vocab_size, size[0],
-        max(1, size[0] // 32), size[1], options.num_steps, options.batch_size,
+        num_heads(size[0]), size[1], options.num_steps, options.batch_size,
         min(corpus['num_tokens'], round(unique or corpus['num_tokens'])),
         max(1, round(tokens / per_step)) * per_step, lr, options.optimizer,
         seed,
@@ -368,67 +387,58 @@ def best_rates(rows, corpus, options):
 
 def plan(study, rows, corpus, options):
     """The runs of one study, cheap ones first."""
+    new = functools.partial(new_run, study, corpus, options)
+    seeds, largest = range(options.seeds), options.sizes[-1]
     if study == 'lr':
         runs = [
-            new_run('lr', size, options.lr_tokens, lr, corpus, options)
+            new(size, options.lr_tokens, lr)
             for size in options.sizes for lr in options.lrs
         ]  # fmt: skip
-        return sorted(runs, key=lambda run: run.cost)
-    rates, runs = best_rates(rows, corpus, options), []
-    for seed in range(options.seeds):
-        if study == 'data':
-            size = options.sizes[-1]
-            for unique in options.unique:
-                tokens = min(options.epochs * unique, options.max_tokens)
-                runs.append(new_run('data', size, tokens, rates[size], corpus,
-                                    options, unique, seed))  # fmt: skip
-            continue
-        for size in options.sizes:
-            one = new_run('grid', size, 1, rates[size], corpus, options)
-            for budget in options.budgets:
-                tokens = budget * one.tokens / one.cost
-                if options.min_tokens <= tokens <= options.max_tokens:
-                    runs.append(dataclasses.replace(
-                        new_run('grid', size, tokens, rates[size], corpus,
-                                options), seed=seed))  # fmt: skip
+    elif study == 'grid':
+        rates = best_rates(rows, corpus, options)
+        runs = [
+            new(size, tokens, rates[size], seed=seed)
+            for size in options.sizes for tokens in affordable(size, options)
+            for seed in seeds
+        ]  # fmt: skip
+    else:
+        rate = best_rates(rows, corpus, options)[largest]
+        runs = [
+            new(largest, min(options.epochs * unique, options.max_tokens),
+                rate, unique, seed)
+            for unique in options.unique for seed in seeds
+        ]  # fmt: skip
     return sorted(dict.fromkeys(runs), key=lambda run: run.cost)
 
 
-def seconds_per_operation(runs, tokens, options):
-    """What the steps of each size take here, measured on three of them."""
-    shapes = {}
-    for run in runs:
-        shape = run.num_hiddens, run.num_blks
-        if shape not in shapes:
-            few = run.batch_size * run.num_steps * 3
-            trial = dataclasses.replace(run, tokens=few, study='grid')
-            device = choose_device(options.device)
-            model = utils.GPT(run.config).to(device)
-            batches = corpora.windows(
-                tokens['train'], run.batch_size, run.num_steps
-            )
-            history = utils.train(
-                model, batches, utils.lm_loss, 3, run.lr, run.optimizer
-            )
-            fastest = min(b - a for a, b in
-                          itertools.pairwise(history.seconds))  # fmt: skip
-            shapes[shape] = 3 * fastest / trial.cost
-    return shapes
+def seconds_per_operation(run, tokens, options):
+    """What training of this size takes here, measured on three steps."""
+    model = utils.GPT(run.config).to(choose_device(options.device))
+    batches = corpora.windows(tokens['train'], run.batch_size, run.num_steps)
+    seconds = utils.train(
+        model, batches, utils.lm_loss, 3, run.lr, run.optimizer
+    ).seconds
+    fastest = min(seconds[1] - seconds[0], seconds[2] - seconds[1])
+    per_step = run.batch_size * run.num_steps
+    return fastest / utils.train_flops(run.config, per_step)
 
 
 def show_plan(study, runs, done, tokens, options):
     """Print the runs that are left and what they would cost here."""
     left = [run for run in runs if run not in done]
-    rates = seconds_per_operation(left, tokens, options)
+    rates = {
+        run.config: seconds_per_operation(run, tokens, options)
+        for run in {run.config: run for run in left}.values()
+    }
     hours = 0.0
     for run in left:
-        shape = run.num_hiddens, run.num_blks
-        seconds = run.cost * rates[shape]
+        seconds = run.cost * rates[run.config]
         hours += seconds / 3600
         print(
-            f'{study:5}{shape[0]:5}x{shape[1]:<3}{run.tokens:12,} tokens of '
-            f'{run.unique_tokens:,}, lr {run.lr:g}, seed {run.seed}: '
-            f'{run.cost:.2g} FLOPs, {seconds:.0f} s'
+            f'{study:5}{run.num_hiddens:5}x{run.num_blks:<3}'
+            f'{run.tokens:12,} tokens of {run.unique_tokens:,}, '
+            f'lr {run.lr:g}, seed {run.seed}: {run.cost:.2g} FLOPs, '
+            f'{seconds:.0f} s'
         )
     print(
         f'{study}: {len(left)} runs left of {len(runs)}, '
@@ -582,6 +592,9 @@ def main(words=None):
     except Timeout:
         print(f'another sweep is writing {options.csv}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on from here', file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f'sweep.py: {error}', file=sys.stderr)
         return 1

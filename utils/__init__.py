@@ -5,6 +5,7 @@ tokens in each, `num_hiddens` of features per token.
 """
 
 from .attention import (
+    CrossAttention,
     KVCache,
     MultiHeadAttention,
     attention,
@@ -15,6 +16,10 @@ from .attention import (
     reach,
     record_attention,
 )
+from .checkpoint import (
+    at_hand,
+    load_tokenizer,
+)
 from .d2l_import import import_d2l
 from .figures import (
     claim,
@@ -24,15 +29,34 @@ from .figures import (
     show_attention,
     show_pattern,
 )
-from .generation import generate, sample
-from .models import BERT, GPT, Block, Config, FeedForward, Finetuned
+from .generation import (
+    answer,
+    generate,
+    sample,
+)
+from .models import (
+    BERT,
+    GPT,
+    T5,
+    Block,
+    Config,
+    DecoderBlock,
+    FeedForward,
+    Finetuned,
+    RelativeBias,
+    Stack,
+    bucket,
+)
 from .objectives import (
     bert_loss,
+    choose_spans,
+    corrupt_spans,
     evaluate,
     hide,
     lm_loss,
     mask_tokens,
     mlm_loss,
+    seq2seq_loss,
     span_loss,
     span_scores,
     tag_loss,
@@ -40,6 +64,7 @@ from .objectives import (
     text_scores,
     token_loss,
 )
+from .official import load_official
 from .scaling import (
     DEVICES,
     HOFFMANN,
@@ -56,7 +81,13 @@ from .scaling import (
     plan_training,
     train_flops,
 )
-from .training import History, Muon, orthogonalize, train, write_whole
+from .training import (
+    History,
+    Muon,
+    orthogonalize,
+    train,
+    write_whole,
+)
 
 d2l = import_d2l()
 
@@ -66,8 +97,11 @@ __all__ = [
     'GPT',
     'HOFFMANN',
     'KAPLAN',
+    'T5',
     'Block',
     'Config',
+    'CrossAttention',
+    'DecoderBlock',
     'FeedForward',
     'Finetuned',
     'History',
@@ -76,11 +110,18 @@ __all__ = [
     'MultiHeadAttention',
     'Muon',
     'PowerLaw',
+    'RelativeBias',
+    'Stack',
+    'answer',
+    'at_hand',
     'attention',
     'bert_loss',
     'bootstrap',
+    'bucket',
     'causal_mask',
+    'choose_spans',
     'claim',
+    'corrupt_spans',
     'count_parameters',
     'd2l',
     'evaluate',
@@ -93,6 +134,8 @@ __all__ = [
     'isoflop_optimum',
     'kaplan_optimum',
     'lm_loss',
+    'load_official',
+    'load_tokenizer',
     'mask_tokens',
     'mlm_loss',
     'orthogonalize',
@@ -104,6 +147,7 @@ __all__ = [
     'reach',
     'record_attention',
     'sample',
+    'seq2seq_loss',
     'show',
     'show_attention',
     'show_pattern',

@@ -135,19 +135,24 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        num_hiddens = config.num_hiddens
+        wide = config.num_heads * config.head_width
         self.config, self.recorded = config, None
-        self.W_qkv = nn.Linear(num_hiddens, 3 * num_hiddens, config.bias)
-        self.W_o = nn.Linear(num_hiddens, num_hiddens, config.bias)
+        self.W_qkv = nn.Linear(config.num_hiddens, 3 * wide, config.bias)
+        self.W_o = nn.Linear(wide, config.num_hiddens, config.bias)
 
     def forward(self, X, mask=None, bias=None, cache=None):
         check_width(X, self.config.num_hiddens)
-        Q, K, V = (
-            H.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
-            for H in self.W_qkv(X).chunk(3, dim=-1)
-        )  # each (batch, num_heads, num_steps, num_hiddens / num_heads)
+        Q, K, V = map(self.split_heads, self.W_qkv(X).chunk(3, dim=-1))
         if cache is not None:
             K, V = cache.append(K, V)
+        return self.attend(Q, K, V, mask, bias)
+
+    def split_heads(self, H):
+        """(batch, num_steps, wide) to (batch, num_heads, num_steps, d)."""
+        return H.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
+
+    def attend(self, Q, K, V, mask=None, bias=None):
+        """From queries, keys and values to (batch, num_steps, num_hiddens)."""
         check_mask(mask, (*Q.shape[:3], K.shape[2]))
         dropout = self.config.dropout if self.training else 0.0
         inputs = Q, K, V, mask, bias, self.config.scale, dropout
@@ -157,6 +162,33 @@ class MultiHeadAttention(nn.Module):
             Y, weights = attention(*inputs)
             self.recorded.append(weights.detach())
         return self.W_o(Y.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(MultiHeadAttention):
+    """Multi-head attention whose keys and values come from a `memory`.
+
+    `X` is (batch, num_queries, num_hiddens), `memory` (batch, num_keys,
+    num_hiddens), the output has the shape of `X`. With a `cache` the keys
+    and values are computed once. Raises ValueError like
+    `MultiHeadAttention`. (Vaswani et al., 2017, section 3.2.3)
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        wide = self.W_o.in_features
+        del self.W_qkv
+        self.W_q = nn.Linear(config.num_hiddens, wide, config.bias)
+        self.W_kv = nn.Linear(config.num_hiddens, 2 * wide, config.bias)
+
+    def forward(self, X, memory, mask=None, cache=None):
+        for H in (X, memory):
+            check_width(H, self.config.num_hiddens)
+        Q = self.split_heads(self.W_q(X))
+        cache = KVCache() if cache is None else cache
+        if not len(cache):
+            KV = self.W_kv(memory).chunk(2, dim=-1)
+            cache.append(*map(self.split_heads, KV))
+        return self.attend(Q, cache.K, cache.V, mask)
 
 
 @contextlib.contextmanager

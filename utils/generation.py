@@ -1,6 +1,7 @@
 """Drawing text from a model, token by token."""
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 
@@ -63,3 +64,37 @@ def generate(
             break
     model.train(was_training)
     return X
+
+
+class Answering(nn.Module):
+    """A T5 that has read `X`: maps target ids to scores, like a GPT.
+
+    The text is encoded once, when the first scores are asked for.
+    """
+
+    def __init__(self, model, X, valid_lens=None):
+        super().__init__()
+        device = next(model.parameters()).device
+        self.model, self.config, self.memory = model, model.config, None
+        self.X = X.to(device)
+        self.valid_lens = None if valid_lens is None else valid_lens.to(device)
+
+    def forward(self, Y, caches=None):
+        if self.memory is None:
+            self.memory = self.model.encode(self.X, self.valid_lens)
+        return self.model.decode(Y, self.memory, self.valid_lens, caches)
+
+    def new_caches(self):
+        return self.model.new_caches()
+
+
+def answer(model, X, valid_lens=None, num_tokens=32, **options):
+    """Let a T5 answer texts `X`, (batch, num_inputs), each by new tokens.
+
+    Returns ids (batch, up to `num_tokens`), without the 0 that the decoder
+    starts from; `options` are those of `generate`. Raises ValueError like
+    `generate`.
+    """
+    start = torch.zeros(len(X), 1, dtype=torch.long)
+    reader = Answering(model, X, valid_lens).train(model.training)
+    return generate(reader, start, num_tokens, **options)[:, 1:]

@@ -5,18 +5,33 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .attention import (
+    CrossAttention,
     KVCache,
     MultiHeadAttention,
     causal_mask,
     padding_mask,
 )
 
+
+class GatedGELU(nn.Module):
+    """One half of the features, after GELU, times the other half.
+
+    (..., 2 * width) in, (..., width) out. (Shazeer, 2020, section 2)
+    """
+
+    def forward(self, H):
+        gate, H = H.chunk(2, dim=-1)
+        return F.gelu(gate, approximate='tanh') * H
+
+
 ACTIVATIONS = {
     'relu': nn.ReLU,
     'gelu': nn.GELU,
     'gelu_tanh': lambda: nn.GELU(approximate='tanh'),
+    'gated_gelu': GatedGELU,
 }
 
 
@@ -25,10 +40,12 @@ class Config:
     """The sizes and choices that define a model.
 
     `ffn_num_hiddens` defaults to four times `num_hiddens`, `embedding_size`
-    to `num_hiddens`, `scale` to one over the square root of a head's width.
-    With `share_blks` all blocks are one and the same. Raises ValueError for
-    a size below one, heads that do not divide `num_hiddens`, a dropout
-    outside [0, 1) and an unknown activation.
+    to `num_hiddens`, `head_width` to `num_hiddens` over `num_heads`, `scale`
+    to one over the square root of `head_width`. With `share_blks` all blocks
+    are one and the same. Relative positions fall into `num_buckets`, the
+    last for all from `max_distance` on. Raises ValueError for a size below
+    one, heads that do not divide `num_hiddens` and have no `head_width`, a
+    dropout outside [0, 1) and an unknown activation.
     """
 
     vocab_size: int
@@ -38,6 +55,9 @@ class Config:
     max_len: int = 128
     ffn_num_hiddens: int | None = None
     embedding_size: int | None = None
+    head_width: int | None = None
+    num_buckets: int = 32
+    max_distance: int = 128
     num_segments: int = 2
     share_blks: bool = False
     dropout: float = 0.0
@@ -62,10 +82,20 @@ class Config:
                      'num_segments'):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}, below 1')
-        if self.num_hiddens % self.num_heads:
+        if self.head_width is None:
+            if self.num_hiddens % self.num_heads:
+                raise ValueError(
+                    f'num_hiddens is {self.num_hiddens}, not a multiple of '
+                    f'num_heads, {self.num_heads}'
+                )
+            width = self.num_hiddens // self.num_heads
+            object.__setattr__(self, 'head_width', width)
+        if self.head_width < 1:
+            raise ValueError(f'head_width is {self.head_width}, below 1')
+        if self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2:
             raise ValueError(
-                f'num_hiddens is {self.num_hiddens}, not a multiple of '
-                f'num_heads, {self.num_heads}'
+                f'num_buckets is {self.num_buckets}, below 4, or max_distance '
+                f'is {self.max_distance}, not above half of that'
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout is {self.dropout}, outside [0, 1)')
@@ -113,6 +143,45 @@ class Config:
                     'activation': 'gelu_tanh', 'embedding_size': 128,
                     'share_blks': True}  # fmt: skip
         return cls(**{**published(shapes, size), **defaults, **changes})
+
+    @classmethod
+    def t5(cls, size='small', **changes):
+        """T5's published shapes (Raffel et al., 2020, section 3.7).
+
+        Raises ValueError for a size other than small, base, large, 3b, 11b.
+        """
+        shapes = {'small': (512, 8, 6), 'base': (768, 12, 12),
+                  'large': (1024, 16, 24), '3b': (1024, 32, 24),
+                  '11b': (1024, 128, 24)}  # fmt: skip
+        shape = published(shapes, size)
+        huge = {'3b': 16384, '11b': 65536}
+        shape['head_width'] = 128 if size in huge else 64
+        shape['ffn_num_hiddens'] = huge.get(size, 4 * shape['num_hiddens'])
+        return cls(**{**shape, **T5_DEFAULTS, **changes})
+
+    @classmethod
+    def t5_v1_1(cls, size='small', **changes):
+        """The shapes of T5 version 1.1: gated GELU, no tied output layer.
+
+        As released with T5 (Raffel et al., 2020). Raises ValueError for a
+        size other than small, base, large, xl, xxl.
+        """
+        shapes = {'small': (512, 6, 8), 'base': (768, 12, 12),
+                  'large': (1024, 16, 24), 'xl': (2048, 32, 24),
+                  'xxl': (4096, 64, 24)}  # fmt: skip
+        wide = {'small': 1024, 'base': 2048, 'large': 2816, 'xl': 5120,
+                'xxl': 10240}  # fmt: skip
+        shape = published(shapes, size)
+        shape.update(head_width=64, ffn_num_hiddens=wide[size])
+        v1_1 = {'activation': 'gated_gelu', 'tie_weights': False}
+        return cls(**{**shape, **T5_DEFAULTS, **v1_1, **changes})
+
+
+T5_DEFAULTS = {
+    'vocab_size': 32128, 'max_len': 512, 'dropout': 0.1, 'rms_norm': True,
+    'norm_eps': 1e-6, 'bias': False, 'activation': 'relu', 'scale': 1.0,
+    'scaled_init': False,
+}  # fmt: skip
 
 
 def published(shapes, size):
@@ -168,8 +237,9 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, config):
         num_hiddens, wide = config.num_hiddens, config.ffn_num_hiddens
+        gates = 2 if config.activation == 'gated_gelu' else 1
         super().__init__(
-            nn.Linear(num_hiddens, wide, config.bias),
+            nn.Linear(num_hiddens, gates * wide, config.bias),
             ACTIVATIONS[config.activation](),
             nn.Linear(wide, num_hiddens, config.bias),
         )
@@ -200,6 +270,28 @@ class Block(nn.Module):
         X = self.residual(
             X, self.norm1, lambda Y: self.attention(Y, mask, bias, cache)
         )
+        return self.residual(X, self.norm2, self.ffn)
+
+
+class DecoderBlock(Block):
+    """A block with cross-attention to a memory between its two parts.
+
+    `caches` are one for the block's own tokens and one for the memory.
+    (Vaswani et al., 2017, section 3.1)
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.across, self.norm3 = CrossAttention(config), norm(config)
+
+    def forward(self, X, mask, bias, memory, memory_mask, caches):
+        X = self.residual(
+            X, self.norm1, lambda Y: self.attention(Y, mask, bias, caches[0])
+        )
+        X = self.residual(
+            X, self.norm3,
+            lambda Y: self.across(Y, memory, memory_mask, caches[1]),
+        )  # fmt: skip
         return self.residual(X, self.norm2, self.ffn)
 
 
@@ -374,3 +466,132 @@ class Finetuned(nn.Module):
 
     def forward(self, X, segments=None, valid_lens=None):
         return self.head(self.bert.encode(X, segments, valid_lens))
+
+
+def bucket(offsets, bidirectional, num_buckets=32, max_distance=128):
+    """The bucket of each relative position, key minus query.
+
+    Half of the buckets hold one distance each, the other half grow with the
+    logarithm up to `max_distance`; all beyond share the last. If
+    `bidirectional`, half of all are for keys to the right; if not, those
+    share bucket 0. (Raffel et al., 2020, section 2.1)
+    """
+    right = 0
+    if bidirectional:
+        num_buckets //= 2
+        right = (offsets > 0) * num_buckets
+        distance = offsets.abs()
+    else:
+        distance = -offsets.clamp(max=0)
+    exact = num_buckets // 2
+    growth = (distance.clamp(min=1) / exact).log() / math.log(
+        max_distance / exact
+    )
+    far = exact + (growth * (num_buckets - exact)).long()
+    far = far.clamp(max=num_buckets - 1)
+    return right + torch.where(distance < exact, distance, far)
+
+
+class RelativeBias(nn.Module):
+    """A number per head and bucket, added to the attention scores.
+
+    Maps numbers of queries and keys to (1, num_heads, num_queries,
+    num_keys); the queries are the last positions of the keys. (Raffel et
+    al., 2020, section 2.1)
+    """
+
+    def __init__(self, config, bidirectional):
+        super().__init__()
+        self.bidirectional, self.config = bidirectional, config
+        self.table = nn.Embedding(config.num_buckets, config.num_heads)
+
+    def forward(self, num_queries, num_keys):
+        keys = torch.arange(num_keys, device=self.table.weight.device)
+        offsets = keys - keys[num_keys - num_queries :, None]
+        buckets = bucket(
+            offsets,
+            self.bidirectional,
+            self.config.num_buckets,
+            self.config.max_distance,
+        )  # (num_queries, num_keys)
+        return self.table(buckets).permute(2, 0, 1)[None]
+
+
+class Stack(nn.Module):
+    """The blocks of an encoder or a decoder, with one relative bias for all.
+
+    (batch, num_steps, num_hiddens) in and out; what follows the mask goes
+    to every block.
+    """
+
+    def __init__(self, config, block, bidirectional):
+        super().__init__()
+        self.blks = nn.ModuleList(
+            block(config) for _ in range(config.num_blks)
+        )
+        self.relative_bias = RelativeBias(config, bidirectional)
+        self.norm = norm(config) if config.pre_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, H, mask, num_keys, *inputs, caches=None):
+        bias = self.relative_bias(H.shape[1], num_keys)
+        H = self.dropout(H)
+        for i, blk in enumerate(self.blks):
+            cache = () if caches is None else (caches[i],)
+            H = blk(H, mask, bias, *inputs, *cache)
+        return self.dropout(self.norm(H))
+
+
+class T5(nn.Module):
+    """The encoder-decoder Transformer (Raffel et al., 2020, section 2.1).
+
+    Maps an input text `X` (batch, num_inputs) and the target so far, `Y`
+    (batch, num_steps), to scores of the next target tokens, (batch,
+    num_steps, vocab_size). `valid_lens` (batch,) says where the padding of
+    `X` begins. Positions are relative; `max_len` only limits memory. Raises
+    ValueError for ids outside the vocabulary, an empty batch, and more than
+    `max_len` tokens.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(
+            config.vocab_size, config.num_hiddens
+        )
+        self.encoder = Stack(config, Block, bidirectional=True)
+        self.decoder = Stack(config, DecoderBlock, bidirectional=False)
+        self.head = nn.Linear(config.num_hiddens, config.vocab_size, False)
+        if config.tie_weights:
+            self.head.weight = self.token_embedding.weight
+        init_weights(self, config)
+
+    def encode(self, X, valid_lens=None):
+        """The memory of a text: (batch, num_inputs, num_hiddens)."""
+        check_ids(X, self.config)
+        n = X.shape[1]
+        mask = None if valid_lens is None else padding_mask(valid_lens, n)
+        return self.encoder(self.token_embedding(X), mask, n)
+
+    def decode(self, Y, memory, valid_lens=None, caches=None):
+        """Scores of the tokens after each of `Y`, given a memory."""
+        start = len(caches[0][0]) if caches else 0
+        check_ids(Y, self.config, start)
+        num_keys = start + Y.shape[1]
+        mask = causal_mask(Y.shape[1], num_keys, Y.device)
+        padding = None
+        if valid_lens is not None:
+            padding = padding_mask(valid_lens, memory.shape[1])
+        H = self.decoder(
+            self.token_embedding(Y), mask, num_keys, memory, padding,
+            caches=caches or [(None, None)] * self.config.num_blks,
+        )  # fmt: skip
+        if self.config.tie_weights:
+            H = H * self.config.num_hiddens**-0.5
+        return self.head(H)
+
+    def forward(self, X, Y, valid_lens=None, caches=None):
+        return self.decode(Y, self.encode(X, valid_lens), valid_lens, caches)
+
+    def new_caches(self):
+        return [(KVCache(), KVCache()) for _ in self.decoder.blks]

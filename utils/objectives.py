@@ -91,6 +91,105 @@ def bert_loss(model, batch):
     return mlm + nsp, num_labels
 
 
+def segment(total, parts, width, generator=None):
+    """Cut each total into parts of at least one, all cuts equally likely.
+
+    `total` and `parts` are (batch,), `width` is at least the largest total.
+    Returns lengths, (batch, largest number of parts), zero beyond `parts`.
+    """
+    gaps = torch.arange(width)  # a cut is after one of the first total - 1
+    luck = torch.rand(len(total), width, generator=generator)
+    rank = luck.masked_fill(gaps >= total[:, None] - 1, 2).argsort().argsort()
+    cuts = F.pad(rank < parts[:, None] - 1, (1, 0))[:, :width]
+    part = cuts.cumsum(1)  # (batch, width): the part of each unit
+    lengths = torch.zeros(len(total), int(parts.max()), dtype=torch.long)
+    return lengths.scatter_add(1, part, (gaps < total[:, None]).long())
+
+
+def choose_spans(
+    valid_lens, num_steps, density=0.15, mean_length=3.0, generator=None
+):
+    """Choose spans of tokens to hide, anywhere in each text.
+
+    Of each text, `density` of the tokens are chosen, at least one and not
+    all, in spans of `mean_length` on average. Returns booleans (batch,
+    num_steps). The spans are those of Raffel et al. (2020, section 3.1.4),
+    but a text may also end with a token that is kept. Raises ValueError for
+    texts of fewer than two tokens and for a density outside (0, 1).
+    """
+    if valid_lens.min() < 2 or valid_lens.max() > num_steps:
+        raise ValueError(
+            f'valid_lens is {valid_lens.tolist()}, not in 2..{num_steps}'
+        )
+    if not 0 < density < 1 or mean_length < 1:
+        raise ValueError(
+            f'density is {density}, outside (0, 1), or mean_length is '
+            f'{mean_length}, below 1'
+        )
+    hidden = (valid_lens * density).round().long().clamp(min=1)
+    hidden = torch.minimum(hidden, valid_lens - 1)
+    spans = (hidden / mean_length).round().long().clamp(min=1)
+    spans = torch.minimum(spans, valid_lens - hidden + 1)
+    gone = segment(hidden, spans, num_steps, generator)
+    kept = segment(
+        valid_lens - hidden + 2, spans + 1, num_steps + 2, generator
+    )
+    kept[:, 0] -= 1  # the first and the last run of kept tokens may be empty
+    ends = torch.stack((kept[:, :-1], gone), 2).flatten(1).cumsum(1)
+    positions = torch.arange(num_steps).expand(len(valid_lens), -1)
+    run = torch.searchsorted(ends, positions.contiguous(), right=True)
+    return (run % 2 == 1) & (positions < valid_lens[:, None])
+
+
+def to_left(X, kept, pad):
+    """The kept entries of each row, moved left, and how many there are."""
+    order = (~kept).long().argsort(dim=1, stable=True)
+    valid_lens = kept.sum(1)
+    X = X.masked_fill(~kept, pad).gather(1, order)
+    return X[:, : int(valid_lens.max())], valid_lens
+
+
+def corrupt_spans(X, valid_lens, hidden, sentinels):
+    """Replace hidden spans by sentinels; the target says what they hid.
+
+    `X` holds ids and `hidden` booleans, both (batch, num_steps); `sentinels`
+    are the ids that stand for the first span, the second, and so on. Returns
+    inputs padded with 0, their lengths, and labels padded with -100. Raises
+    ValueError if a text has more spans than there are sentinels but one,
+    which ends the target. (Raffel et al., 2020, section 3.1.4)
+    """
+    real = torch.arange(X.shape[1]) < valid_lens[:, None]
+    hidden = hidden & real
+    first = hidden & ~F.pad(hidden, (1, 0))[:, :-1]
+    span = first.cumsum(1)  # (batch, num_steps): spans begun so far
+    if span.max() >= len(sentinels):
+        raise ValueError(
+            f'{span.max()} spans and an end for {len(sentinels)} sentinels'
+        )
+    stand_in = sentinels[(span - 1).clamp(min=0)]
+    inputs, input_lens = to_left(
+        torch.where(first, stand_in, X), real & (~hidden | first), 0
+    )
+    pairs = torch.stack((stand_in, X), 2).flatten(1)  # sentinel, token, ...
+    kept = torch.stack((first, hidden), 2).flatten(1)
+    end = sentinels[span[:, -1:]]
+    labels, _ = to_left(
+        torch.cat((pairs, end), 1), F.pad(kept, (0, 1), value=True), -100
+    )
+    return inputs, input_lens, labels
+
+
+def seq2seq_loss(model, batch):
+    """Predict each target token from the input and the target before it.
+
+    `batch` is (X, valid_lens, labels), labels (batch, num_steps) padded with
+    -100. The decoder starts from id 0. (Raffel et al., 2020, section 2.1)
+    """
+    X, valid_lens, labels = batch
+    Y = F.pad(labels[:, :-1].clamp(min=0), (1, 0))
+    return token_loss(model(X, Y, valid_lens), labels)
+
+
 def text_scores(model, X, segments, valid_lens):
     """Scores of texts, or pairs of them: (batch, num_classes).
 

@@ -338,7 +338,8 @@ def train(
             f'{error} at step {step}, learning rate {rate:.3g}'
         ) from None
     except KeyboardInterrupt:
-        print(f'stopped by hand after {len(history.loss)} steps')
+        if rank == 0:
+            print(f'stopped by hand after {len(history.loss)} steps')
     finally:
         bar.close()
         model.zero_grad()

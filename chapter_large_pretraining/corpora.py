@@ -16,6 +16,8 @@ import warnings
 from pathlib import Path
 
 import torch
+from facts import WORDS as WORDS
+from facts import FactWorld as FactWorld
 from real_data import imdb as imdb
 from real_data import snli as snli
 from small_world import Examples, join

@@ -97,6 +97,10 @@ def test_masks_are_worked_by_hand():
     assert causal == [[1, 1, 1, 0], [1, 1, 1, 1]]
     prefix = utils.prefix_mask(2, 3).int().tolist()
     assert prefix == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    banded = utils.banded_mask(4, 2).int().tolist()
+    assert banded == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert torch.equal(utils.banded_mask(3, 1), torch.eye(3).bool())
+    assert torch.equal(utils.banded_mask(3, 9), utils.causal_mask(3))
     padding = utils.padding_mask(torch.tensor([0, 2, 3]), 3)
     assert padding.shape == (3, 1, 1, 3)
     assert padding[:, 0, 0].int().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -114,6 +118,8 @@ def test_mask_errors_name_value_and_limit():
         utils.causal_mask(5, 4)
     with pytest.raises(ValueError, match=r'num_prefix is 4, not in 0\.\.3'):
         utils.prefix_mask(4, 3)
+    with pytest.raises(ValueError, match='width is 0, below 1'):
+        utils.banded_mask(4, 0)
 
 
 def layer(num_hiddens=12, num_heads=3, **options):

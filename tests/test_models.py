@@ -102,6 +102,23 @@ def test_causal_by_perturbation_and_by_gradient():
     assert torch.equal(utils.reach(lambda Z: model(Z, prefix), X), prefix)
 
 
+def test_a_mask_for_each_block():
+    model, X = small(), ids(8)
+    banded, causal = utils.banded_mask(8, 3), utils.causal_mask(8)
+
+    def reach(*masks):
+        return utils.reach(lambda Z: model(Z, list(masks)), X)
+
+    assert torch.equal(reach(banded, banded), utils.banded_mask(8, 5))
+    assert torch.equal(reach(banded, causal), causal)
+    assert torch.equal(reach(causal, banded), causal)
+    both, one = model(X[None], [causal, causal]), model(X[None], causal)
+    assert torch.equal(both, one)
+    assert not torch.equal(model(X[None], [banded, causal]), one)
+    swapped = model(X[None], [causal, banded])
+    assert not torch.equal(model(X[None], [banded, causal]), swapped)
+
+
 @pytest.mark.parametrize('pre_norm', [True, False])
 @pytest.mark.parametrize('rms_norm', [True, False])
 def test_block_normalizes_before_or_after(pre_norm, rms_norm):
@@ -142,6 +159,9 @@ def test_model_errors_name_value_and_limit():
         model(ids(0, 4))
     with pytest.raises(ValueError, match=r'\(4,\)'):
         model(ids(4))
+    for n in (1, 3):
+        with pytest.raises(ValueError, match=f'{n} masks for 2 blocks'):
+            model(ids(1, 4), [utils.causal_mask(4)] * n)
 
 
 def test_token_loss_is_worked_by_hand():

@@ -9,6 +9,7 @@ from .attention import (
     KVCache,
     MultiHeadAttention,
     attention,
+    banded_mask,
     causal_mask,
     fused_attention,
     padding_mask,
@@ -34,6 +35,7 @@ from .generation import (
     generate,
     sample,
 )
+from .in_context import bayes_predictor
 from .models import (
     BERT,
     GPT,
@@ -115,6 +117,8 @@ __all__ = [
     'answer',
     'at_hand',
     'attention',
+    'banded_mask',
+    'bayes_predictor',
     'bert_loss',
     'bootstrap',
     'bucket',

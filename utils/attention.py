@@ -53,6 +53,18 @@ def prefix_mask(num_prefix, num_steps, device=None):
     return causal_mask(num_steps, device=device) | in_prefix
 
 
+def banded_mask(num_steps, width, device=None):
+    """Let each query attend to the last `width` positions, its own the last.
+
+    The mask is (num_steps, num_steps): the local pattern of the Sparse
+    Transformer (Child et al., 2019, section 4.2). Raises ValueError for a
+    width below one.
+    """
+    if width < 1:
+        raise ValueError(f'width is {width}, below 1')
+    return causal_mask(num_steps, device=device).triu(1 - width)
+
+
 def attention(Q, K, V, mask=None, bias=None, scale=None, dropout=0.0):
     """Scaled dot-product attention by its definition, with the weights.
 

@@ -211,6 +211,17 @@ def check_ids(X, config, start=0):
         )
 
 
+def mask_of_each(mask, config):
+    """The masks of the blocks: one for all of them, or a list of theirs.
+
+    Raises ValueError for a list with more or fewer masks than blocks.
+    """
+    masks = mask if isinstance(mask, list) else [mask] * config.num_blks
+    if len(masks) != config.num_blks:
+        raise ValueError(f'{len(masks)} masks for {config.num_blks} blocks')
+    return masks
+
+
 def check_segments(segments, X, config):
     """Raise ValueError unless `segments` has an id for each token of `X`."""
     if segments.shape != X.shape:
@@ -350,10 +361,11 @@ class GPT(nn.Module):
     """The decoder-only Transformer (Radford et al., 2018 and 2019).
 
     Maps token ids (batch, num_steps) to next-token scores (batch, num_steps,
-    vocab_size). `mask` is causal unless given. `caches` comes from
+    vocab_size). `mask` is causal unless given; a list of masks has one for
+    each block (Brown et al., 2020, section 2.1). `caches` comes from
     `new_caches` and makes `X` the continuation of what was fed before.
-    Raises ValueError for ids outside the vocabulary, an empty batch, and
-    more than `max_len` tokens.
+    Raises ValueError for ids outside the vocabulary, an empty batch, more
+    than `max_len` tokens, and a list with another number of masks.
     """
 
     def __init__(self, config):
@@ -384,8 +396,9 @@ class GPT(nn.Module):
         H = self.dropout(H)  # (batch, num_steps, num_hiddens)
         if mask is None:
             mask = causal_mask(num_steps, start + num_steps, X.device)
+        masks = mask_of_each(mask, self.config)
         for i, blk in enumerate(self.blks):
-            H = blk(H, mask, cache=caches[i] if caches else None)
+            H = blk(H, masks[i], cache=caches[i] if caches else None)
         return self.norm(H)
 
     def forward(self, X, mask=None, caches=None):

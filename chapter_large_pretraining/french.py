@@ -72,8 +72,7 @@ BEFORE = """big grand grande, small petit petite, good bon bonne,
 bad mauvais mauvaise, beautiful beau belle bel,
 new nouveau nouvelle nouvel, old vieux vieille vieil, young jeune jeune,
 pretty joli jolie, long long longue"""
-AFTER = """white blanc blanche, black noir noire, grey gris grise,
-strong fort forte, weak faible faible, slow lent lente,
+AFTER = """strong fort forte, weak faible faible, slow lent lente,
 strange étrange étrange, famous célèbre célèbre,
 important important importante, funny drôle drôle, quiet calme calme,
 noisy bruyant bruyante, dangerous dangereux dangereuse,
@@ -85,7 +84,8 @@ kind gentil gentille, cruel cruel cruelle, tired fatigué fatiguée,
 curious curieux curieuse, proud fier fière, lazy paresseux paresseuse,
 polite poli polie, brave courageux courageuse,
 lonely solitaire solitaire"""
-OF_THINGS = """red rouge rouge, blue bleu bleue, green vert verte,
+OF_THINGS = """white blanc blanche, black noir noire, grey gris grise,
+red rouge rouge, blue bleu bleue, green vert verte,
 yellow jaune jaune, brown brun brune, purple violet violette,
 round rond ronde, square carré carrée, heavy lourd lourde,
 light léger légère, fast rapide rapide, hot chaud chaude,
@@ -233,7 +233,8 @@ def translations(rng, n):
                'W': where[:, 0]}  # fmt: skip
     french = {'P': P_fr, 'X': X_fr, 'Y': Y_fr, 'A': A_fr, 'V': verbs[:, 1],
               'F': verbs[:, 2], 'W': where[:, 1], 'N': N,
-              'J': np.where(soft, "j'", 'je'), 'Z': after_pas(X_fr)}  # fmt: skip
+              'J': np.where(soft, "j'", 'je'),
+              'Z': after_pas(X_fr)}  # fmt: skip
     patterns = [line.split(' -> ') for line in PATTERNS.split('\n')]
     choice = rng.integers(len(patterns), size=n)
     texts = np.empty((2, n), object)

@@ -763,10 +763,13 @@ class SmallWorld:
     def _text(self, choice, scene):
         """The chosen templates as ids and slots (n, L), zeros at the end."""
         tokens = _squeeze(self._fill(choice, scene))
-        ids, slots = tokens % SLOT, tokens // SLOT
+        return self._articles(tokens % SLOT), tokens // SLOT
+
+    def _articles(self, ids):
+        """The ids with 'an' for 'a' before a vowel."""
         a = ids[:, :-1] == self._index['a']
         ids[:, :-1][a & self._vowel[ids[:, 1:]]] = self._index['an']
-        return ids, slots
+        return ids
 
     def _scene(self, rng, topic, shown=False, owned=OWNED):
         """What the sentences of a document share, all of it different."""

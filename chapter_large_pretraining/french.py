@@ -215,16 +215,18 @@ def after_pas(phrases):
     return join(np.where(np.isin(article, ['un', 'une']), de, article), rest)
 
 
-def translations(rng, n):
+def translations(rng, n, verbs=None):
     """`n` random sentences in English, and the same in French: two lists.
 
     Words and punctuation are separated by blanks; about half of the pairs
     have at least one adjective that stands on the other side of its noun.
+    `verbs` are the English ones to draw from, all by default.
     """
     (P, P_fr, *_), (X, X_fr, A, A_fr), (Y, Y_fr, *_) = (
         noun_phrases(rng, n, nouns) for nouns in (PEOPLE, NOUNS, NOUNS)
     )
-    verbs = np.array(pairs(VERBS))[rng.integers(len(pairs(VERBS)), size=n)]
+    known = [v for v in pairs(VERBS) if verbs is None or v[0] in verbs]
+    verbs = np.array(known)[rng.integers(len(known), size=n)]
     where = np.array(pairs(WHERE))[rng.integers(len(pairs(WHERE)), size=n)]
     third = np.array([third_person(verb) for verb in verbs[:, 0]])
     soft = vowel(verbs[:, 1])

@@ -213,13 +213,36 @@ class TextTasks(SmallWorld):
     def opinion(self, num_examples, split='train', seed=0):
         """Opinions, to be called "positive" or "negative".
 
-        Plain, negated and contrasting ones as in `sentiment`, whose errors
-        it raises.
+        Half of them are those of `sentiment`: plain, negated, contrasting. A
+        quarter are reports, a quarter sentences as in `translation`, so that
+        a text alone does not tell its task. Raises ValueError for fewer than
+        one example.
         """
-        data = self.sentiment(num_examples, split, seed)
         words = self.encode(['negative', 'positive'])
-        texts = data.X[:, 1:].masked_fill(data.X[:, 1:] == SEP, 0)
-        return self._pairs('sentiment', texts, words[data.labels])
+
+        def reports(rng, n):
+            X, _, polarity = self._reports(rng, n)
+            return X, words[polarity].numpy()
+
+        def sentences(rng, n):
+            texts, _ = french.translations(rng, n, ['love', 'hate'])
+            texts = [t.split() for t in texts]
+            texts = [t for t in texts if 'but' not in t and
+                     {'love', 'loves', 'hate', 'hates'} & {*t}]  # fmt: skip
+            hates = [bool({'hate', 'hates'} & {*t}) for t in texts]
+            denied = ['not' in t for t in texts]
+            positive = torch.tensor(hates) == torch.tensor(denied)
+            X = self.encode([' '.join(t) for t in texts])
+            return X.numpy(), words[positive.long()].numpy()
+
+        data = self.sentiment(num_examples - num_examples // 4 * 2, split,
+                              seed)  # fmt: skip
+        X = data.X[:, 1:].masked_fill(data.X[:, 1:] == SEP, 0)
+        parts = [self._pairs('sentiment', X, words[data.labels])]
+        if quarter := num_examples // 4:
+            parts += [self._unseen('sentiment', make, quarter, split, seed)
+                      for make in (reports, sentences)]  # fmt: skip
+        return mix(*parts)
 
     def question(self, num_examples, split='train', seed=0):
         """A question about a report, then the report; answered in words.

@@ -106,6 +106,23 @@ def segment(total, parts, width, generator=None):
     return lengths.scatter_add(1, part, (gaps < total[:, None]).long())
 
 
+def count_spans(valid_lens, density=0.15, mean_length=3.0):
+    """How many tokens of each text to hide, and in how many spans.
+
+    At least one token, and not all; both are (batch,). Raises ValueError for
+    a density outside (0, 1) and a mean length below one.
+    """
+    if not 0 < density < 1 or mean_length < 1:
+        raise ValueError(
+            f'density is {density}, outside (0, 1), or mean_length is '
+            f'{mean_length}, below 1'
+        )
+    hidden = (valid_lens * density).round().long().clamp(min=1)
+    hidden = torch.minimum(hidden, valid_lens - 1)
+    spans = (hidden / mean_length).round().long().clamp(min=1)
+    return hidden, torch.minimum(spans, valid_lens - hidden + 1)
+
+
 def choose_spans(
     valid_lens, num_steps, density=0.15, mean_length=3.0, generator=None
 ):
@@ -115,26 +132,17 @@ def choose_spans(
     all, in spans of `mean_length` on average. Returns booleans (batch,
     num_steps). The spans are those of Raffel et al. (2020, section 3.1.4),
     but a text may also end with a token that is kept. Raises ValueError for
-    texts of fewer than two tokens and for a density outside (0, 1).
+    texts of fewer than two tokens and like `count_spans`.
     """
     if valid_lens.min() < 2 or valid_lens.max() > num_steps:
         raise ValueError(
             f'valid_lens is {valid_lens.tolist()}, not in 2..{num_steps}'
         )
-    if not 0 < density < 1 or mean_length < 1:
-        raise ValueError(
-            f'density is {density}, outside (0, 1), or mean_length is '
-            f'{mean_length}, below 1'
-        )
-    hidden = (valid_lens * density).round().long().clamp(min=1)
-    hidden = torch.minimum(hidden, valid_lens - 1)
-    spans = (hidden / mean_length).round().long().clamp(min=1)
-    spans = torch.minimum(spans, valid_lens - hidden + 1)
+    hidden, spans = count_spans(valid_lens, density, mean_length)
     gone = segment(hidden, spans, num_steps, generator)
-    kept = segment(
-        valid_lens - hidden + 2, spans + 1, num_steps + 2, generator
-    )
-    kept[:, 0] -= 1  # the first and the last run of kept tokens may be empty
+    kept = valid_lens - hidden + 2  # one more at either end
+    kept = segment(kept, spans + 1, num_steps + 2, generator)
+    kept[:, 0] -= 1
     ends = torch.stack((kept[:, :-1], gone), 2).flatten(1).cumsum(1)
     positions = torch.arange(num_steps).expand(len(valid_lens), -1)
     run = torch.searchsorted(ends, positions.contiguous(), right=True)

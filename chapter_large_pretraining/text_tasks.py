@@ -281,11 +281,11 @@ class TextTasks(SmallWorld):
         French, none of them with its translation. For span corruption.
         """
         halves = self.documents(3 * num_texts, seed).halves()
-        texts = torch.cat([_widen(x, 40) for x in halves])
+        texts = torch.cat([_widen(x, 24) for x in halves])
         texts = texts[(texts > 0).sum(1) >= 6][: num_texts * 4 // 5]
         rng = _stream('French', seed)
         _, sentences = french.translations(rng, num_texts // 5)
-        X = torch.cat([texts, _widen(self.encode(sentences), 40)])
+        X = torch.cat([texts, _widen(self.encode(sentences), 24)])
         order = torch.from_numpy(rng.permutation(len(X)))
         return X[order], (X[order] > 0).sum(1)
 

@@ -1485,6 +1485,7 @@ def run_section(name):
     """Run it as the notebook would, without what comes before it."""
     namespace = dict(vars(utils))
     exec('import torch', namespace)
+    exec('from torch.nn import functional as F', namespace)
     for source in section(name):
         exec(source, namespace)
     return namespace
@@ -1510,8 +1511,8 @@ SECTIONS = {
 EXPECTED = {
     'bert': ('I [MASK] this red car.: ', 'Attention of three heads'),
     't5': (
-        'translate English to French: I love this red car.\n-> ',
-        'Cross-attention of the published model',
+        'translate English to French: I love this red car.\n    ',
+        'Cross-attention of the two heads of the published model',
     ),
     'gpt': ("'I love this red car because", 'Attention of two heads'),
 }

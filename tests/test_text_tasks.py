@@ -177,7 +177,7 @@ def test_mixtures_and_batches_hold_every_pair_once():
 
 def test_unlabelled_texts_are_english_and_a_fifth_french():
     X, lens = WORLD.unlabelled(1000)
-    assert X.shape[0] == len(lens) == 1000 and X.shape[1] == 40
+    assert X.shape[0] == len(lens) == 1000 and X.shape[1] == 24
     assert lens.min() >= 2 and torch.equal(lens, (X > 0).sum(1))
     english, sentences = french.translations(np.random.default_rng(0), 9999)
     only = set(' '.join(sentences).split()) - set(' '.join(english).split())

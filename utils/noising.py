@@ -1,0 +1,113 @@
+"""BART's five ways to spoil a text (Lewis et al., 2020, section 2.2).
+
+Texts are ids (batch, num_steps) padded with 0, and their lengths (batch,);
+every function returns both for the spoiled texts.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from .objectives import segment, to_left
+
+
+def check_rate(rate):
+    """Raise ValueError for a share of tokens outside [0, 1]."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f'rate is {rate}, outside [0, 1]')
+
+
+def choose(X, valid_lens, rate, generator=None):
+    """Choose each token of the texts with probability `rate`."""
+    check_rate(rate)
+    real = torch.arange(X.shape[1]) < valid_lens[:, None]
+    return real & (torch.rand(X.shape, generator=generator) < rate)
+
+
+def mask_some(X, valid_lens, rate=0.15, mask_id=3, generator=None):
+    """Token masking: random tokens become the mask.
+
+    Raises ValueError for a rate outside [0, 1].
+    """
+    chosen = choose(X, valid_lens, rate, generator)
+    return X.masked_fill(chosen, mask_id), valid_lens
+
+
+def delete_some(X, valid_lens, rate=0.15, generator=None):
+    """Token deletion: random tokens go, and nothing tells where.
+
+    Raises ValueError for a rate outside [0, 1].
+    """
+    chosen = choose(X, valid_lens, rate, generator)
+    real = torch.arange(X.shape[1]) < valid_lens[:, None]
+    return to_left(X, real & ~chosen, 0)
+
+
+def infill(
+    X, valid_lens, rate=0.3, mean_length=3.0, mask_id=3, generator=None
+):
+    """Text infilling: spans become one mask each, whatever their length.
+
+    Lengths are drawn from a Poisson distribution until `rate` of the tokens
+    are hidden, or no more spans fit with a token between each two; a span of
+    length 0 is a mask where nothing is missing. Raises ValueError for a rate
+    outside [0, 1] and a mean length not above 0.
+    """
+    check_rate(rate)
+    if mean_length <= 0:
+        raise ValueError(f'mean_length is {mean_length}, not above 0')
+    total = (valid_lens * rate).round().long()[:, None]
+    lengths = torch.full(X.shape, float(mean_length))
+    lengths = torch.poisson(lengths, generator=generator).long()
+    done = (lengths.cumsum(1) - lengths).minimum(total)  # by the spans before
+    lengths = lengths.minimum(total - done)
+    fit = valid_lens - lengths.sum(1) + 1
+    spans = (done < total).sum(1).minimum(fit)
+    lengths = lengths * (torch.arange(X.shape[1]) < spans[:, None])
+    return hide_spans(X, valid_lens, lengths, spans, mask_id, generator)
+
+
+def hide_spans(X, valid_lens, lengths, spans, mask_id, generator=None):
+    """Put the first `spans` of `lengths` anywhere, a mask for each of them.
+
+    `lengths` is (batch, num_steps), zero beyond `spans`. The spans do not
+    touch each other.
+    """
+    n = X.shape[1]
+    runs = valid_lens - lengths.sum(1) + 2  # kept tokens, one more at each end
+    runs = segment(runs, spans + 1, n + 2, generator)
+    runs[:, 0] -= 1
+    num_spans = runs.shape[1] - 1
+    lengths = lengths[:, :num_spans]
+    starts = runs[:, :-1].cumsum(1) + lengths.cumsum(1) - lengths
+    used = (torch.arange(num_spans) < spans[:, None]).long()
+    starts = starts.where(used > 0, n)
+    marks = torch.zeros(len(X), n + 1, dtype=torch.long)
+    begun = marks.scatter_add(1, starts, used)  # (batch, n + 1)
+    ended = marks.scatter_add(1, starts + lengths, used)
+    inside = (begun - ended).cumsum(1)
+    X, lens = F.pad(X, (0, 1)), valid_lens[:, None]
+    kept = (inside == 0) & (torch.arange(n + 1) < lens)
+    both = torch.stack((torch.full_like(X, mask_id), X), 2).flatten(1)
+    return to_left(both, torch.stack((begun > 0, kept), 2).flatten(1), 0)
+
+
+def permute_sentences(X, valid_lens, stop_id, generator=None):
+    """Sentence permutation: the sentences in random order.
+
+    A sentence ends with `stop_id` or with the text.
+    """
+    real = torch.arange(X.shape[1]) < valid_lens[:, None]
+    ends = (stop_id == X) & real
+    sentence = ends.cumsum(1) - ends.long()  # (batch, num_steps), from 0
+    place = torch.rand(X.shape, generator=generator).gather(1, sentence)
+    order = place.masked_fill(~real, 2).argsort(dim=1, stable=True)
+    return X.gather(1, order), valid_lens
+
+
+def rotate(X, valid_lens, generator=None):
+    """Document rotation: the text begins at a random token of it."""
+    start = torch.rand(len(X), generator=generator) * valid_lens
+    positions = torch.arange(X.shape[1]).expand_as(X)
+    turned = (positions + start.long()[:, None]) % valid_lens[:, None]
+    real = positions < valid_lens[:, None]
+    return X.gather(1, torch.where(real, turned, positions)), valid_lens

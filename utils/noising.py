@@ -97,7 +97,7 @@ def permute_sentences(X, valid_lens, stop_id, generator=None):
     A sentence ends with `stop_id` or with the text.
     """
     real = torch.arange(X.shape[1]) < valid_lens[:, None]
-    ends = (stop_id == X) & real
+    ends = X.eq(stop_id) & real
     sentence = ends.cumsum(1) - ends.long()  # (batch, num_steps), from 0
     place = torch.rand(X.shape, generator=generator).gather(1, sentence)
     order = place.masked_fill(~real, 2).argsort(dim=1, stable=True)

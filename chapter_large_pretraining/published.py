@@ -213,6 +213,7 @@ MODELS = [
     Published(
         'OPT', 2022, 'decoder', 175e9, 300e9, 12288, 96, 96, 4 * 12288,
         50272, 'Zhang et al. (2022), table 1 and section 2',
+        'tokens: those of its learning rate schedule; 180 billion are unique',
         max_len=2048,
     ),
     Published(

@@ -236,6 +236,18 @@ def checkpoint_path(options, run):
     return checkpoint_folder(options) / f'{run.key}.pt'
 
 
+def run_lock(options, run):
+    """A lock on this run: a worker may outlive its killed sweep a little."""
+    name = f'{run.key}.{processes()[0]}.lock'
+    return FileLock(checkpoint_folder(options) / name)
+
+
+def forget(options, run):
+    """Remove all that is kept of a run; its row is in the CSV."""
+    for path in checkpoint_folder(options).glob(f'{run.key}.*'):
+        path.unlink(missing_ok=True)
+
+
 def outcome(history):
     """The measured columns of a run from its history."""
     last = max(1, len(history.loss) // 20)
@@ -279,14 +291,15 @@ def execute(run, tokens, options):
         tokens['train'][: run.unique_tokens], run.batch_size, run.num_steps,
         run.seed,
     )  # fmt: skip
+    eval_every = max(1, num_steps // 40) if run.study == 'data' else 0
     try:
-        history = utils.train(
-            model, batches, utils.lm_loss, num_steps, run.lr, run.optimizer,
-            warmup=num_steps // 20, eval_fn=eval_fn,
-            eval_every=max(1, num_steps // 40) if run.study == 'data' else 0,
-            checkpoint=checkpoint, checkpoint_every=1000,
-            shard=options.shard,
-        )  # fmt: skip
+        with run_lock(options, run):
+            history = utils.train(
+                model, batches, utils.lm_loss, num_steps, run.lr,
+                run.optimizer, warmup=num_steps // 20, eval_fn=eval_fn,
+                eval_every=eval_every, checkpoint=checkpoint,
+                checkpoint_every=1000, shard=options.shard,
+            )  # fmt: skip
         if len(history.loss) < num_steps:
             raise KeyboardInterrupt
         measured = outcome(history)
@@ -513,6 +526,8 @@ def sweep(options):
         barrier()
         rows = read_rows(options.csv)
         done = set(map(run_of, rows))
+        for run in [] if rank else done:  # killed before it forgot them
+            forget(options, run)
         runs = plan(study, rows, corpus, options)
         if options.dry_run:
             show_plan(study, runs, done, tokens, options)
@@ -530,7 +545,7 @@ def sweep(options):
                 if rank == 0:
                     append(options.csv, row)
                     run = run_of(row)
-                    checkpoint_path(options, run).unlink(missing_ok=True)
+                    forget(options, run)
                     bar.set_description(
                         f'{study} {len(runs) - len(left) + i + 1}/{len(runs)}'
                     )

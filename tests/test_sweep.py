@@ -8,12 +8,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import sweep
 import utils
@@ -53,9 +52,9 @@ def command(texts, tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def start(words, *launch):
+def start(words, *launch, script=CHAPTER / 'sweep.py'):
     return subprocess.Popen(
-        [sys.executable, *launch, CHAPTER / 'sweep.py', *words],
+        [sys.executable, *launch, script, *words],
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -133,30 +132,86 @@ def test_a_finished_sweep_makes_no_run_again(command):
     assert figures(path) == before
 
 
+# sweep.py that kills itself after the first checkpoint of a long run
+VICTIM = """
+import os, signal, sys, time
+from multiprocessing import parent_process
+from pathlib import Path
+sys.path[:0] = {chapter!r}, {root!r}
+import sweep
+import utils.training
+
+save = utils.training.save_checkpoint
+
+
+def save_and_kill(path, step, *state):
+    save(path, step, *state)
+    while step == 1000 and len(sweep.read_rows({csv!r})) < 1:
+        time.sleep(0.01)
+    if step == 1000:
+        sweeping = parent_process()
+        os.kill(sweeping.pid if sweeping else os.getpid(), signal.SIGKILL)
+
+
+utils.training.save_checkpoint = save_and_kill
+if __name__ == '__main__':
+    sweep.main()
+"""
+
+
 @pytest.mark.parametrize('workers', ['1', '2'])
 def test_a_killed_sweep_goes_on_where_it_was(command, workers):
     """Killed within a run that has a checkpoint, with rows already there."""
     words = [*command, '--studies', 'grid', '--lr', '0.01', '--sizes', '8x1',
-             '--budgets', '3e7,3e8,1.1e9', '--max-tokens', '1e6']  # fmt: skip
+             '--budgets', '3e7,6e7,1.1e9', '--max-tokens', '1e6']  # fmt: skip
     path = Path(words[0])
     reference = path.with_name('reference.csv')
     assert sweep.main([str(reference), *words[1:]]) == 0
-    victim = start([*words, '--workers', workers])
+    script = path.with_name('victim.py')
+    names = {'chapter': str(CHAPTER), 'root': str(CHAPTER.parent)}
+    script.write_text(VICTIM.format(csv=str(path), **names))
+    victim = start([*words, '--workers', workers], script=script)
+    assert victim.wait() == -signal.SIGKILL, victim.stderr.read()
     folder = Path(f'{path}.checkpoints')
-    for _ in range(1200):
-        rows = len(path.read_text().splitlines()) if path.exists() else 0
-        if rows >= 2 and list(folder.glob('*.pt')):
-            break
-        assert victim.poll() is None, victim.stderr.read()
-        time.sleep(0.02)
-    victim.kill()
-    assert victim.wait() == -signal.SIGKILL
-    assert len(sweep.read_rows(path)) < 3
-    time.sleep(0.5)  # for the workers to see it
-    again = start([*words, '--workers', '1'])
-    assert again.wait() == 0, again.stderr.read()
+    assert 1 <= len(sweep.read_rows(path)) <= 2 and list(folder.glob('*.pt'))
+    assert sweep.main(words) == 0
     assert figures(path) == figures(reference)
     assert not folder.exists()
+
+
+def test_nothing_stays_of_a_sweep_killed_after_a_row(command, monkeypatch):
+    """Killed when the row was written and its checkpoint still there."""
+    words = [*command, '--studies', 'lr']
+
+    def killed(options, run):
+        path = sweep.checkpoint_path(options, run)
+        path.with_name(f'{path.name}.part').write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, 'forget', killed)
+        assert sweep.main(words) == 130
+    folder = Path(f'{words[0]}.checkpoints')
+    assert len(sweep.read_rows(words[0])) == 1
+    assert {path.suffix for path in folder.iterdir()} >= {'.pt', '.part'}
+    assert sweep.main(words) == 0
+    assert len(sweep.read_rows(words[0])) == 4
+    assert not folder.exists()
+
+
+def test_a_run_is_locked_while_it_is_trained(command, monkeypatch):
+    train, refused = utils.train, []
+
+    def train_with_a_rival(*inputs, checkpoint, **options):
+        lock = FileLock(checkpoint.with_suffix('.0.lock'), timeout=0)
+        with pytest.raises(Timeout), lock:
+            pass
+        refused.append(checkpoint)
+        return train(*inputs, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(utils, 'train', train_with_a_rival)
+    assert sweep.main([*command, '--studies', 'lr']) == 0
+    assert len(set(refused)) == 4
 
 
 @pytest.mark.parametrize('shard', [[], ['--shard']], ids=['ddp', 'fsdp'])

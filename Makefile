@@ -6,9 +6,11 @@ BIN = .venv/bin
 READY = .venv/.ready
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: lab test notebooks badges format benchmark clean
+.PHONY: lab test notebooks site drawings badges format benchmark clean
 
+# a notebook that is not trusted shows no figures
 lab: $(READY)
+	$(BIN)/jupyter trust chapter_large_pretraining/*.ipynb
 	$(BIN)/jupyter lab chapter_large_pretraining/index.ipynb
 
 test: $(READY)
@@ -19,6 +21,18 @@ test: $(READY)
 # run every notebook from a fresh kernel and keep its outputs
 notebooks: $(READY)
 	$(BIN)/python tests/execute.py
+	$(BIN)/python img/draw.py
+	$(BIN)/python tests/execute.py chapter_large_pretraining/index.ipynb
+
+# the chapter as a web site, from the stored outputs
+site: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -c site -d build/doctrees \
+	  chapter_large_pretraining build/site
+	@echo 'Open build/site/index.html'
+
+# draw the pictures of img/ from the masks
+drawings: $(READY)
+	$(BIN)/python img/draw.py
 
 # make badges REPO=owner/name
 badges: $(READY)
@@ -32,7 +46,7 @@ benchmark: $(READY)
 	$(BIN)/python tests/benchmark.py
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

@@ -49,16 +49,17 @@ def bootstrap(repo):
 
 
 def badges(repo, notebook):
-    """The badges that open one notebook on Colab and on Binder."""
-    colab = 'https://colab.research.google.com'
-    binder = 'https://mybinder.org'
-    folder = CHAPTER.name
+    """The links that open one notebook on Colab and on Binder.
+
+    They are text, since a picture of a badge would be fetched from outside.
+    """
+    file = f'{CHAPTER.name}/{notebook}'
+    colab = f'https://colab.research.google.com/github/{repo}/blob/main/{file}'
+    binder = f'https://mybinder.org/v2/gh/{repo}/main?labpath='
+    binder += file.replace('/', '%2F')
     return (
         '<!-- badges -->\n'
-        f'[![Open in Colab]({colab}/assets/colab-badge.svg)]'
-        f'({colab}/github/{repo}/blob/main/{folder}/{notebook})\n'
-        f'[![Open in Binder]({binder}/badge_logo.svg)]'
-        f'({binder}/v2/gh/{repo}/main?labpath={folder}%2F{notebook})\n'
+        f'[Open in Colab]({colab}) · [Open in Binder]({binder})\n'
         '<!-- /badges -->'
     )
 

@@ -22,12 +22,14 @@ from .checkpoint import (
     load_tokenizer,
 )
 from .d2l_import import import_d2l
+from .explorer import explore_attention
 from .figures import (
     claim,
     plot_history,
     plot_power_law,
     show,
     show_attention,
+    show_drawing,
     show_pattern,
 )
 from .generation import (
@@ -139,6 +141,7 @@ __all__ = [
     'd2l',
     'delete_some',
     'evaluate',
+    'explore_attention',
     'fit_joint_law',
     'fit_power_law',
     'fused_attention',
@@ -168,6 +171,7 @@ __all__ = [
     'seq2seq_loss',
     'show',
     'show_attention',
+    'show_drawing',
     'show_pattern',
     'span_loss',
     'span_scores',

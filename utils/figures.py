@@ -1,12 +1,16 @@
 """Pictures with alternative text, and claims that can fail."""
 
 import io
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, NullLocator
+
+DRAWINGS = Path(__file__).resolve().parents[1] / 'img'
 
 plt.rcParams.update({
     'svg.hashsalt': 'chapter', 'svg.fonttype': 'none', 'font.size': 9,
@@ -25,6 +29,20 @@ def show(fig, alt):
     plt.close(fig)
     data = {'image/svg+xml': file.getvalue(), 'text/plain': alt}
     display(data, raw=True)
+
+
+def show_drawing(name):
+    """Display the drawing img/`name`.svg with its own alternative text.
+
+    Raises ValueError, with the names of all drawings, for another name.
+    """
+    names = sorted(path.stem for path in DRAWINGS.glob('*.svg'))
+    if name not in names:
+        raise ValueError(f'no drawing {name!r}; there are {", ".join(names)}')
+    svg = (DRAWINGS / f'{name}.svg').read_text(encoding='utf-8')
+    tree = ElementTree.fromstring(svg)
+    text = f'{tree.findtext("{*}title")}. {tree.findtext("{*}desc")}'
+    display({'image/svg+xml': svg, 'text/plain': text}, raw=True)
 
 
 def label_tokens(ax, shape, queries, keys):

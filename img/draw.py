@@ -1,0 +1,392 @@
+"""Draws the pictures of the chapter: python img/draw.py [folder]
+
+Each picture is made of tokens, of the stack of blocks that reads them and of
+the mask that the stack uses. Every line inside a stack and every dark cell
+of a pattern is an entry of that mask, computed by `utils`. Two more pictures
+are taken from the outputs that notebooks have stored.
+"""
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
+
+from corpora import WORDS  # noqa: E402
+from utils import causal_mask, padding_mask, prefix_mask, write_whole  # noqa: E402
+
+INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'
+BLUE, ORANGE, GREEN = '#0072b2', '#b34700', '#00694d'
+ROW = 30  # height of a token's box
+
+
+class Drawing:
+    """A picture on a light card, so that it can be read on any background."""
+
+    def __init__(self, width, height, title, alt, step=62):
+        self.step = step  # from token to token
+        self.svg = ElementTree.Element(
+            'svg',
+            xmlns='http://www.w3.org/2000/svg',
+            viewBox=f'0 0 {width} {height}',
+            width=str(width),
+            height=str(height),
+            role='img',
+        )
+        ElementTree.SubElement(self.svg, 'title').text = title
+        ElementTree.SubElement(self.svg, 'desc').text = alt
+        self.rectangle(0.5, 0.5, width - 1, height - 1, 'white', '#cccccc', 8)
+
+    def add(self, tag, text=None, **attributes):
+        names = {name: name.replace('_', '-') for name in attributes}
+        node = ElementTree.SubElement(
+            self.svg, tag, {names[k]: str(v) for k, v in attributes.items()}
+        )
+        node.text = text
+
+    def rectangle(self, x, y, width, height, fill, stroke='none', round=4):
+        size = {'x': x, 'y': y, 'width': width, 'height': height, 'rx': round}
+        self.add('rect', **size, fill=fill, stroke=stroke)
+
+    def text(self, x, y, text, color=INK, anchor='middle', size=14, turn=0):
+        """Write `text` with its middle line at height `y`."""
+        place = {'x': x, 'y': y + 0.36 * size}
+        if turn:
+            place['transform'] = f'rotate({turn} {x} {y})'
+        font = {'font_family': 'sans-serif', 'font_size': size}
+        self.add('text', text, **place, fill=color, text_anchor=anchor, **font)
+
+    def token(self, x, y, text, color=INK, fill='white'):
+        """A token in a box around (x, y)."""
+        width = max(30, 8 * len(text) + 10)
+        self.rectangle(x - width / 2, y - ROW / 2, width, ROW, fill, color)
+        self.text(x, y, text, color)
+
+    def line(self, x1, y1, x2, y2, color=BLUE, width=1):
+        ends = {'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
+        self.add('line', **ends, stroke=color, stroke_width=width)
+
+    def arrow(self, x, y1, y2, color=QUIET):
+        """An arrow straight up or down."""
+        tip = 6 if y2 > y1 else -6
+        self.line(x, y1, x, y2 - tip, color, 1.5)
+        points = f'{x},{y2} {x - 4},{y2 - tip} {x + 4},{y2 - tip}'
+        self.add('polygon', points=points, fill=color)
+
+    def pattern(self, x, y, mask, queries, keys, cell=22):
+        """A mask, queries down and keys across, its corner at (x, y)."""
+        for i, query in enumerate(queries):
+            self.text(
+                x - 6, y + (i + 0.5) * cell, query, anchor='end', size=13
+            )
+            for j in range(len(keys)):
+                fill = BLUE if mask[i, j] else PALE
+                place = x + j * cell + 1, y + i * cell + 1
+                self.rectangle(*place, cell - 2, cell - 2, fill, round=2)
+        for j, key in enumerate(keys):
+            middle = x + (j + 0.5) * cell
+            self.text(middle, y - 6, key, anchor='start', size=13, turn=-90)
+
+    def stack(self, x, y, mask, tokens, name, color=BLUE):
+        """A stack that reads `tokens`; returns the places of its outputs.
+
+        (x, y) is the middle of the first token. Each line goes from a token
+        up to one that may attend to it.
+        """
+        xs = [x + i * self.step for i in range(len(tokens))]
+        bottom, top = y - 50, y - 130
+        left, width = x - self.step / 2, self.step * len(tokens)
+        self.rectangle(left, top - 24, width, 128, '#f4f7fa', color, 8)
+        self.text(left + width / 2, bottom + 13, name, color, size=12)
+        for i, query in enumerate(xs):
+            for j, key in enumerate(xs):
+                if mask[i, j]:
+                    self.line(key, bottom - 8, query, top, color, 0.8)
+        for place, token in zip(xs, tokens, strict=True):
+            marked = token.startswith('<') and token != '<bos>'
+            self.token(place, y, token, ORANGE if marked else INK)
+            self.arrow(place, y - ROW / 2, bottom + 22)
+            for height in (bottom - 8, top):
+                self.add('circle', cx=place, cy=height, r=3.5, fill=color)
+        return [(place, top - 24) for place in xs]
+
+    def output(self, place, text, color=GREEN, above=34):
+        """A token that comes out at `place`."""
+        x, y = place
+        self.arrow(x, y, y - above + ROW / 2)
+        self.token(x, y - above, text, color, '#eef7f3')
+
+    def head(self, place, name, answer):
+        """A new layer on one output, and what it answers."""
+        x, y = place
+        width = 8 * len(name) + 12
+        self.arrow(x, y, y - 18)
+        self.rectangle(x - width / 2, y - 44, width, 26, 'white', ORANGE)
+        self.text(x, y - 31, name, ORANGE, size=13)
+        self.output((x, y - 44), answer)
+
+    def __str__(self):
+        ElementTree.indent(self.svg)
+        return ElementTree.tostring(self.svg, encoding='unicode') + '\n'
+
+
+def encoder_mask(num_steps):
+    """What BERT's and T5's encoder use for a text without padding."""
+    mask = padding_mask(torch.tensor([num_steps]), num_steps)
+    return mask[0, 0].expand(num_steps, num_steps)
+
+
+def encoder_decoder_mask(num_inputs, num_outputs):
+    """Encoder, cross and decoder mask as one, inputs before outputs."""
+    cross = padding_mask(torch.tensor([num_inputs]), num_inputs)[0, 0]
+    nothing = torch.zeros(num_inputs, num_outputs, dtype=torch.bool)
+    rows = (
+        (encoder_mask(num_inputs), nothing),
+        (cross.expand(num_outputs, -1), causal_mask(num_outputs)),
+    )
+    return torch.cat([torch.cat(row, dim=1) for row in rows])
+
+
+def bert_pretraining():
+    inputs = ['<bos>', 'I', '<mask>', 'this', 'red', 'car', '<sep>']
+    mask = encoder_mask(len(inputs))
+    drawing = Drawing(
+        740, 257, 'Pretraining BERT',
+        'Left: seven tokens, beginning of text, I, mask, this, red, car, end '
+        'of text, go into an encoder in which every token is joined to every '
+        'other; above the mask comes out the word love. Right: the attention '
+        'pattern, seven by seven cells, all dark.',
+    )  # fmt: skip
+    outputs = drawing.stack(60, 222, mask, inputs, 'Transformer encoder')
+    drawing.output(outputs[2], 'love')
+    drawing.pattern(566, 76, mask, inputs, inputs)
+    return drawing
+
+
+def bert_finetuning():
+    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', '<sep>']
+    mask = encoder_mask(len(inputs))
+    drawing = Drawing(
+        500, 303, 'Fine-tuning BERT to classify a text',
+        'The text I love this red car, between two special tokens, goes into '
+        'the pretrained encoder, in which every token is joined to every '
+        'other. On the first output stands a new linear layer, which answers '
+        'positive.',
+    )  # fmt: skip
+    name = 'pretrained Transformer encoder'
+    outputs = drawing.stack(60, 268, mask, inputs, name)
+    drawing.head(outputs[0], 'new layer', 'positive')
+    return drawing
+
+
+def t5(inputs, outputs, title, alt, name, pattern, step):
+    """Encoder and decoder, the arrow between them, and their pattern."""
+    num_inputs, num_outputs = len(inputs), len(outputs)
+    mask = encoder_decoder_mask(num_inputs, num_outputs)
+    written = ['<pad>', *outputs[:-1]]
+    left = 20 + step / 2
+    right = left + 74 + step * num_inputs
+    end = right + step * num_outputs
+    cell = 20
+    width = end + 60 + (pattern and cell * len(mask) + 50)
+    drawing = Drawing(width - 60, 290, title, alt, step)
+    y = 250
+    parts = mask[:num_inputs, :num_inputs], mask[num_inputs:, num_inputs:]
+    drawing.stack(left, y, parts[0], inputs, f'{name}encoder')
+    tops = drawing.stack(right, y, parts[1], written, f'{name}decoder', ORANGE)
+    assert mask[num_inputs:, :num_inputs].all()
+    start, tip = left + step * (num_inputs - 0.5), right - step / 2
+    drawing.line(start, y - 95, tip - 6, y - 95, GREEN, 3)
+    points = f'{tip},{y - 95} {tip - 9},{y - 101} {tip - 9},{y - 89}'
+    drawing.add('polygon', points=points, fill=GREEN)
+    middle = (start + tip) / 2
+    for word, height in (('cross-', 124), ('attention', 110)):
+        drawing.text(middle, y - height, word, GREEN, size=12)
+    for place, token in zip(tops, outputs, strict=True):
+        drawing.output(place, token)
+    if pattern:
+        x, corner = end + 34, 76
+        tokens = [*inputs, *written]
+        drawing.pattern(x, corner, mask, tokens, tokens, cell)
+        edge, size = cell * num_inputs, cell * len(mask)
+        row, column = corner + edge, x + edge
+        drawing.line(x, row, x + size, row, INK, 1.5)
+        drawing.line(column, corner, column, corner + size, INK, 1.5)
+    return drawing
+
+
+def t5_pretraining():
+    return t5(
+        ['I', '<X>', 'this', '<Y>'],
+        ['<X>', 'love', '<Y>', 'red', 'car', '<Z>'],
+        'Pretraining T5',
+        'Left: the encoder reads I, X, this, Y, every token joined to every '
+        'other. An arrow, cross-attention, leads to the decoder, which writes '
+        'X, love, Y, red, car, Z; there each token is joined only to itself '
+        'and to those before it. Right: the attention pattern in three '
+        'parts: a square of inputs, below it a rectangle of outputs by '
+        'inputs, and beside that a triangle of outputs; the corner at the '
+        'top right is empty.', '', True, 52,
+    )  # fmt: skip
+
+
+def t5_summarization():
+    return t5(
+        ['summarize', ':', 'the', 'whole', 'report', '.'],
+        ['its', 'summary', '<eos>'],
+        'Fine-tuning T5 to summarize',
+        'The pretrained encoder reads the words summarize and a colon, then a '
+        'report. An arrow, cross-attention, leads to the pretrained decoder, '
+        'which writes the summary and the end-of-sequence token. No layer is '
+        'added.', 'pretrained ', False, 84,
+    )  # fmt: skip
+
+
+def gpt_pretraining():
+    inputs = ['<bos>', 'I', 'love', 'this', 'red']
+    mask = causal_mask(len(inputs))
+    drawing = Drawing(
+        570, 257, 'Pretraining GPT',
+        'Left: five tokens, beginning of text, I, love, this, red, go into a '
+        'decoder in which each token is joined only to itself and to those '
+        'before it; above them come out I, love, this, red, car, the inputs '
+        'shifted by one. Right: the attention pattern, a dark triangle on and '
+        'below the diagonal.',
+    )  # fmt: skip
+    outputs = drawing.stack(60, 222, mask, inputs, 'Transformer decoder')
+    for place, token in zip(outputs, [*inputs[1:], 'car'], strict=True):
+        drawing.output(place, token)
+    drawing.pattern(430, 90, mask, inputs, inputs)
+    return drawing
+
+
+def gpt_classification():
+    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car']
+    mask = causal_mask(len(inputs))
+    drawing = Drawing(
+        470, 303, 'Fine-tuning GPT to classify a text',
+        'The text I love this red car goes into the pretrained decoder, in '
+        'which each token is joined only to itself and to those before it. '
+        'On the last output, the only one that has seen the whole text, '
+        'stands a new linear layer, which answers positive.',
+    )  # fmt: skip
+    name = 'pretrained Transformer decoder'
+    outputs = drawing.stack(60, 268, mask, inputs, name)
+    drawing.head(outputs[-1], 'new layer', 'positive')
+    return drawing
+
+
+def gpt_shots():
+    description = 'english to french :'
+    examples = [f'{" -> ".join(WORDS[i])} ;' for i in (0, 1, 2)]
+    query, answer = WORDS[31]
+    shots = (
+        ('zero-shot', 'a description, no example', []),
+        ('one-shot', 'one example', examples[:1]),
+        ('few-shot', 'several examples', examples),
+    )
+    drawing = Drawing(
+        690, 250, 'Zero-shot, one-shot and few-shot prompts',
+        'Three prompts for one decoder that is not trained any further. '
+        'Zero-shot: the description english to french, then '
+        f'{query} and an arrow. One-shot: between them the example '
+        f'{examples[0]} Few-shot: three examples. Each time the word '
+        f'{answer} comes out.',
+    )  # fmt: skip
+    for i, (name, what, lines) in enumerate(shots):
+        x = 20 + 222 * i
+        drawing.text(x, 24, name, BLUE, 'start', 16)
+        drawing.text(x, 44, what, QUIET, 'start', 12)
+        drawing.rectangle(x, 60, 206, 118, '#f4f7fa', BLUE, 6)
+        for j, line in enumerate([description, *lines, f'{query} ->']):
+            color = QUIET if 0 < j <= len(lines) else INK
+            drawing.text(x + 12, 78 + 21 * j, line, color, 'start')
+        drawing.arrow(x + 40, 178, 202)
+        drawing.token(x + 40, 218, answer, GREEN, '#eef7f3')
+        drawing.text(x + 76, 218, 'no parameter changes', QUIET, 'start', 12)
+    return drawing
+
+
+def three_modes():
+    drawing = Drawing(
+        800, 330, 'Three modes of pretraining, three masks',
+        'Three attention patterns. Encoder-only: a full square. '
+        'Encoder-decoder: a full square for the input, a full rectangle where '
+        'the output attends to the input, a triangle among the outputs, and '
+        'an empty corner. Decoder-only: a triangle.',
+    )  # fmt: skip
+    modes = (
+        ('encoder-only', 'BERT', encoder_mask(5), 'I <mask> this red car'),
+        ('encoder-decoder', 'T5', prefix_mask(4, 10),
+         'I <X> this <Y> <pad> <X> love <Y> red car'),
+        ('decoder-only', 'GPT', causal_mask(5), '<bos> I love this red'),
+    )  # fmt: skip
+    for x, (mode, model, mask, text) in zip(
+        (76, 282, 630), modes, strict=True
+    ):
+        tokens = text.split()
+        drawing.text(x - 8, 24, f'{mode}: {model}', BLUE, 'start', 16)
+        drawing.pattern(x, 95, mask, tokens, tokens)
+    assert torch.equal(modes[1][2], encoder_decoder_mask(4, 6))
+    return drawing
+
+
+def icon():
+    drawing = Drawing(
+        96, 96, 'The causal mask', 'Four by four cells, dark on and below '
+        'the diagonal: which token may look at which in a language model.',
+    )  # fmt: skip
+    drawing.pattern(8, 8, causal_mask(4), [''] * 4, [''] * 4, cell=20)
+    return drawing
+
+
+DRAWINGS = (
+    icon, three_modes, bert_pretraining, bert_finetuning, t5_pretraining,
+    t5_summarization, gpt_pretraining, gpt_classification, gpt_shots,
+)  # fmt: skip
+
+
+STORED = {
+    'in-context-learning': ('gpt', 'Accuracy against examples in the prompt'),
+    'power-laws': ('scaling', 'Three log-log plots of validation loss'),
+}
+
+
+def stored(notebook, beginning):
+    """The picture of a notebook whose alternative text begins so."""
+    path = ROOT / 'chapter_large_pretraining' / f'{notebook}.ipynb'
+    for cell in json.loads(path.read_text('utf-8'))['cells']:
+        for output in cell.get('outputs', []):
+            data = output.get('data', {})
+            alt = ''.join(data.get('text/plain', []))
+            if alt.startswith(beginning) and 'image/svg+xml' in data:
+                title, rest = re.split('[.:] ', alt, maxsplit=1)
+                title, rest = html.escape(title), html.escape(rest)
+                return re.sub(
+                    '<title>.*?</title>',
+                    f'<title>{title}</title>\n <desc>{rest}</desc>',
+                    ''.join(data['image/svg+xml']),
+                    count=1,
+                    flags=re.DOTALL,
+                )
+    raise ValueError(f'{path} has no picture "{beginning} ..."')
+
+
+def main(folder=ROOT / 'img'):
+    pictures = {
+        draw.__name__.replace('_', '-'): str(draw()) for draw in DRAWINGS
+    } | {name: stored(*where) for name, where in STORED.items()}
+    for name, svg in pictures.items():
+        data = svg.encode()
+        path = Path(folder) / f'{name}.svg'
+        write_whole(path, lambda file, data=data: file.write(data))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,149 @@
+"""Tests of the attention explorer as text; test_browser.py uses it."""
+
+import html
+import json
+import re
+
+import nbformat
+import pytest
+import torch
+from execute import CHAPTER
+from nbcompare import difference
+from nbformat.v4 import new_output
+
+import utils
+from utils.explorer import explorer_page
+
+
+def random_maps(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.softmax(torch.randn(shape, generator=generator), dim=-1)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    outputs = []
+    for module in (utils.explorer, utils.figures):
+        monkeypatch.setattr(
+            module, 'display', lambda data, raw: outputs.append(data)
+        )
+    return outputs
+
+
+def page_of(output):
+    """The page inside the frame."""
+    srcdoc = re.search(r'srcdoc="([^"]*)"', output['text/html']).group(1)
+    return html.unescape(srcdoc)
+
+
+def data_of(page):
+    scripts = re.findall(r'<script[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert len(scripts) == 2
+    return json.loads(scripts[0])
+
+
+def test_two_outputs_explorer_and_picture(shown):
+    maps = random_maps(2, 3, 4, 4)
+    utils.explore_attention(['I', 'love', 'red', 'cars'], maps)
+    frame, picture = shown
+    assert frame['text/html'].startswith('<div><iframe ')
+    assert frame['text/html'].endswith('</iframe></div>')
+    assert picture.keys() == {'image/svg+xml', 'text/plain'}
+    data = data_of(page_of(frame))
+    assert data['queries'] == data['keys'] == ['I', 'love', 'red', 'cars']
+    read = torch.tensor(data['maps']).view(2, 3, 4, 4) / 1000
+    torch.testing.assert_close(read, maps, atol=5.1e-4, rtol=0)
+    # the same again, letter for letter
+    utils.explore_attention(['I', 'love', 'red', 'cars'], maps)
+    assert shown[0] == shown[2]
+
+
+def test_queries_and_keys_of_an_encoder_decoder(shown):
+    maps = random_maps(1, 2, 2, 5)
+    maps[0, 1, 0] = torch.tensor([0, 0, 1, 0, 0])
+    utils.explore_attention(['a', 'b'], maps, keys=list('vwxyz'), alt='Alt.')
+    data = data_of(page_of(shown[0]))
+    assert data['queries'], data['keys'] == (['a', 'b'], list('vwxyz'))
+    assert data['maps'][0][1][:5] == [0, 0, 1000, 0, 0]
+    assert shown[1]['text/plain'] == 'Alt.'
+
+
+def test_every_token_is_escaped(shown):
+    tokens = ['</script>', '"', "'", '<!--', '&quot;', ']]>', '\\u003c', 'é\n']
+    utils.explore_attention(tokens, random_maps(1, 1, 8, 8))
+    frame = shown[0]['text/html']
+    # nothing ends the attribute early
+    assert re.fullmatch(r'<div><iframe [^<>]*></iframe></div>', frame)
+    assert frame.count('"') == 6
+    assert data_of(page_of(shown[0]))['queries'] == tokens
+
+
+def test_size_and_nothing_from_outside():
+    tokens = ['token'] * 32
+    page = explorer_page(tokens, torch.ones(4, 4, 32, 32), tokens)
+    assert len(html.escape(page)) < 300_000
+    assert not re.search(r'https?:|//\w|@import|url\(|<link|src=', page)
+    assert 'random' not in page
+
+
+@pytest.mark.parametrize(
+    ('tokens', 'keys', 'shape', 'message'),
+    [
+        (3, None, (1, 1, 4, 4), '3 query tokens for 4 positions'),
+        (4, 3, (1, 1, 4, 4), '3 key tokens for 4 positions'),
+        (4, None, (1, 1, 4, 5), '4 key tokens for 5 positions'),
+        (4, None, (1, 4, 4), r'maps of shape \(1, 4, 4\)'),
+        (0, None, (1, 1, 0, 0), r'maps of shape \(1, 1, 0, 0\)'),
+        (4, None, (0, 1, 4, 4), r'maps of shape \(0, 1, 4, 4\)'),
+    ],
+)
+def test_sizes_that_do_not_fit_raise(shown, tokens, keys, shape, message):
+    keys = None if keys is None else ['k'] * keys
+    with pytest.raises(ValueError, match=message):
+        utils.explore_attention(['q'] * tokens, random_maps(*shape), keys)
+    assert shown == []
+
+
+@pytest.mark.parametrize('weight', [-0.1, 1.1, float('nan')])
+def test_weights_that_are_none_raise(shown, weight):
+    maps = random_maps(1, 1, 2, 2)
+    maps[0, 0, 1, 1] = weight
+    with pytest.raises(ValueError, match='not in \\[0, 1\\]'):
+        utils.explore_attention(['a', 'b'], maps)
+    assert shown == []
+
+
+def test_notebooks_compare_the_frame_but_not_its_weights():
+    def output(weight, token='love', title='Attention explorer'):
+        page = html.escape(
+            explorer_page([token], torch.full((1, 1, 1, 1), weight), [token])
+        )
+        text = f'<div><iframe title="{title}" srcdoc="{page}"></iframe></div>'
+        return [new_output('display_data', {'text/html': text})]
+
+    assert difference(output(0.5), output(0.5)) is None
+    assert difference(output(0.5), output(0.6)) is None
+    assert difference(output(0.5), output(0.5, title='x'))
+    assert difference(output(0.5), [])
+
+
+def stored_pages(name):
+    """The explorers that a notebook stores, as pages."""
+    notebook = nbformat.read(CHAPTER / f'{name}.ipynb', as_version=4)
+    return [
+        page_of(output.data)
+        for cell in notebook.cells
+        for output in cell.get('outputs', [])
+        if 'srcdoc' in output.get('data', {}).get('text/html', '')
+    ]
+
+
+@pytest.mark.parametrize('name', ['bert', 't5', 'gpt'])
+def test_stored_explorers_are_those_of_the_code(name):
+    pages = stored_pages(name)
+    assert len(pages) > 0
+    for page in pages:
+        data = data_of(page)
+        shape = len(data['queries']), len(data['keys'])
+        maps = torch.tensor(data['maps']).unflatten(2, shape) / 1000
+        assert explorer_page(data['queries'], maps, data['keys']) == page

@@ -367,7 +367,8 @@ def stored(notebook, beginning):
             alt = ''.join(data.get('text/plain', []))
             if alt.startswith(beginning) and 'image/svg+xml' in data:
                 title, rest = re.split('[.:] ', alt, maxsplit=1)
-                title, rest = html.escape(title), html.escape(rest)
+                title = html.escape(title)
+                rest = html.escape(rest[0].upper() + rest[1:])
                 return re.sub(
                     '<title>.*?</title>',
                     f'<title>{title}</title>\n <desc>{rest}</desc>',

@@ -173,7 +173,7 @@ def bert_finetuning():
     inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', '<sep>']
     mask = encoder_mask(len(inputs))
     drawing = Drawing(
-        500, 303, 'Fine-tuning BERT to classify a text',
+        500, 303, 'Fine-tuning BERT on its first token',
         'The text I love this red car, between two special tokens, goes into '
         'the pretrained encoder, in which every token is joined to every '
         'other. On the first output stands a new linear layer, which answers '
@@ -267,14 +267,14 @@ def gpt_pretraining():
 
 
 def gpt_classification():
-    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car']
+    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', '<eos>']
     mask = causal_mask(len(inputs))
     drawing = Drawing(
-        470, 303, 'Fine-tuning GPT to classify a text',
-        'The text I love this red car goes into the pretrained decoder, in '
-        'which each token is joined only to itself and to those before it. '
-        'On the last output, the only one that has seen the whole text, '
-        'stands a new linear layer, which answers positive.',
+        500, 303, 'Fine-tuning GPT to classify a text',
+        'The text I love this red car, between two special tokens, goes into '
+        'the pretrained decoder, in which each token is joined only to itself '
+        'and to those before it. On the last output, which has seen all of '
+        'the text, stands a new linear layer, which answers positive.',
     )  # fmt: skip
     name = 'pretrained Transformer decoder'
     outputs = drawing.stack(60, 268, mask, inputs, name)

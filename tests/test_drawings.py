@@ -93,17 +93,28 @@ def test_text_is_text_and_stays_inside(name):
             assert size / 2 <= y <= height, word.text
 
 
-def test_the_index_page_shows_the_pictures_as_they_are():
-    path = ROOT / 'chapter_large_pretraining' / 'index.ipynb'
-    notebook = nbformat.read(path, as_version=4)
-    shown = [
-        output.data['image/svg+xml']
-        for cell in notebook.cells
-        for output in cell.get('outputs', [])
-        if 'image/svg+xml' in output.get('data', {})
-    ]
-    for name in STORED:
-        assert (IMG / name).read_text(encoding='utf-8') in shown
+def stored_drawings(name):
+    """Maps each drawing that a notebook shows to the SVG that it stores."""
+    path = ROOT / 'chapter_large_pretraining' / f'{name}.ipynb'
+    drawings = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        names = re.findall(r"show_drawing\('(.+?)'\)", cell.source)
+        outputs = cell.get('outputs', [])
+        for drawing, output in zip(names, outputs, strict=False):
+            drawings[drawing] = output.data['image/svg+xml']
+    return drawings
+
+
+def test_notebooks_show_the_drawings_as_they_are():
+    shown = {}
+    for name in ('index', 'bert', 't5', 'gpt'):
+        shown |= stored_drawings(name)
+    for name, svg in shown.items():
+        assert svg == (IMG / f'{name}.svg').read_text(encoding='utf-8'), name
+    # all are shown but the live figure's twin and the icon
+    assert {f'{name}.svg' for name in shown} == (
+        set(NAMES) - {'three-modes.svg', 'icon.svg'}
+    )
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     for name in ('three-modes.svg', *STORED):
         assert f'](img/{name})' in readme

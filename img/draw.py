@@ -44,11 +44,11 @@ class Drawing:
         self.rectangle(0.5, 0.5, width - 1, height - 1, 'white', '#cccccc', 8)
 
     def add(self, tag, text=None, **attributes):
-        names = {name: name.replace('_', '-') for name in attributes}
-        node = ElementTree.SubElement(
-            self.svg, tag, {names[k]: str(v) for k, v in attributes.items()}
-        )
-        node.text = text
+        attributes = {
+            name.replace('_', '-'): str(value)
+            for name, value in attributes.items()
+        }
+        ElementTree.SubElement(self.svg, tag, attributes).text = text
 
     def rectangle(self, x, y, width, height, fill, stroke='none', round=4):
         size = {'x': x, 'y': y, 'width': width, 'height': height, 'rx': round}
@@ -72,12 +72,12 @@ class Drawing:
         ends = {'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
         self.add('line', **ends, stroke=color, stroke_width=width)
 
-    def arrow(self, x, y1, y2, color=QUIET):
+    def arrow(self, x, y1, y2):
         """An arrow straight up or down."""
         tip = 6 if y2 > y1 else -6
-        self.line(x, y1, x, y2 - tip, color, 1.5)
+        self.line(x, y1, x, y2 - tip, QUIET, 1.5)
         points = f'{x},{y2} {x - 4},{y2 - tip} {x + 4},{y2 - tip}'
-        self.add('polygon', points=points, fill=color)
+        self.add('polygon', points=points, fill=QUIET)
 
     def pattern(self, x, y, mask, queries, keys, cell=22):
         """A mask, queries down and keys across, its corner at (x, y)."""
@@ -116,11 +116,11 @@ class Drawing:
                 self.add('circle', cx=place, cy=height, r=3.5, fill=color)
         return [(place, top - 24) for place in xs]
 
-    def output(self, place, text, color=GREEN, above=34):
+    def output(self, place, text):
         """A token that comes out at `place`."""
         x, y = place
-        self.arrow(x, y, y - above + ROW / 2)
-        self.token(x, y - above, text, color, '#eef7f3')
+        self.arrow(x, y, y - 34 + ROW / 2)
+        self.token(x, y - 34, text, GREEN, '#eef7f3')
 
     def head(self, place, name, answer):
         """A new layer on one output, and what it answers."""
@@ -169,20 +169,24 @@ def bert_pretraining():
     return drawing
 
 
+def classification(mask_fn, last_token, read_at, name, title, alt):
+    """A pretrained stack with a new layer on output number `read_at`."""
+    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', last_token]
+    drawing = Drawing(500, 303, title, alt)
+    outputs = drawing.stack(60, 268, mask_fn(len(inputs)), inputs, name)
+    drawing.head(outputs[read_at], 'new layer', 'positive')
+    return drawing
+
+
 def bert_finetuning():
-    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', '<sep>']
-    mask = encoder_mask(len(inputs))
-    drawing = Drawing(
-        500, 303, 'Fine-tuning BERT on its first token',
+    return classification(
+        encoder_mask, '<sep>', 0, 'pretrained Transformer encoder',
+        'Fine-tuning BERT on its first token',
         'The text I love this red car, between two special tokens, goes into '
         'the pretrained encoder, in which every token is joined to every '
         'other. On the first output stands a new linear layer, which answers '
         'positive.',
     )  # fmt: skip
-    name = 'pretrained Transformer encoder'
-    outputs = drawing.stack(60, 268, mask, inputs, name)
-    drawing.head(outputs[0], 'new layer', 'positive')
-    return drawing
 
 
 def t5(inputs, outputs, title, alt, name, pattern, step):
@@ -194,8 +198,8 @@ def t5(inputs, outputs, title, alt, name, pattern, step):
     right = left + 74 + step * num_inputs
     end = right + step * num_outputs
     cell = 20
-    width = end + 60 + (pattern and cell * len(mask) + 50)
-    drawing = Drawing(width - 60, 290, title, alt, step)
+    width = end + (cell * len(mask) + 50 if pattern else 0)
+    drawing = Drawing(width, 290, title, alt, step)
     y = 250
     parts = mask[:num_inputs, :num_inputs], mask[num_inputs:, num_inputs:]
     drawing.stack(left, y, parts[0], inputs, f'{name}encoder')
@@ -267,19 +271,14 @@ def gpt_pretraining():
 
 
 def gpt_classification():
-    inputs = ['<bos>', 'I', 'love', 'this', 'red', 'car', '<eos>']
-    mask = causal_mask(len(inputs))
-    drawing = Drawing(
-        500, 303, 'Fine-tuning GPT to classify a text',
+    return classification(
+        causal_mask, '<eos>', -1, 'pretrained Transformer decoder',
+        'Fine-tuning GPT to classify a text',
         'The text I love this red car, between two special tokens, goes into '
         'the pretrained decoder, in which each token is joined only to itself '
         'and to those before it. On the last output, which has seen all of '
         'the text, stands a new linear layer, which answers positive.',
     )  # fmt: skip
-    name = 'pretrained Transformer decoder'
-    outputs = drawing.stack(60, 268, mask, inputs, name)
-    drawing.head(outputs[-1], 'new layer', 'positive')
-    return drawing
 
 
 def gpt_shots():

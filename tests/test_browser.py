@@ -302,6 +302,17 @@ def open_notebook(open_page, lab, name):
     return page
 
 
+def scroll_to(page, wanted):
+    """Scrolls down until `wanted` is there: cells out of sight are not."""
+    panel = page.locator('.jp-WindowedPanel-outer')
+    for _ in range(400):
+        if wanted.count():
+            break
+        panel.evaluate('panel => panel.scrollBy(0, 400)')
+        page.wait_for_timeout(50)
+    wanted.first.scroll_into_view_if_needed()
+
+
 @pytest.mark.parametrize('name', PAGES[:5])
 def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     page = open_notebook(open_page, lab, name)
@@ -309,36 +320,32 @@ def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     title.wait_for(timeout=30_000)
     assert page.locator('.jp-Dialog').count() == 0
     # stored figures are shown without running anything
-    figure = page.locator('.jp-OutputArea-output img').first
-    for _ in range(60):
-        if figure.count():
-            break
-        page.locator('.jp-WindowedPanel-outer').evaluate(
-            'panel => panel.scrollBy(0, 600)'
-        )
-        page.wait_for_timeout(100)
-    assert figure.is_visible()
+    figure = page.locator('.jp-OutputArea-output img')
+    scroll_to(page, figure)
+    assert figure.first.is_visible()
 
 
 def test_index_runs_in_jupyterlab(lab, open_page):
     page = open_notebook(open_page, lab, 'index')
     page.locator('.jp-Cell').first.click()
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_text('Run All Cells', exact=True).click()
+    # what is seen afterwards must come from the run
+    for menu, command in (
+        ('Edit', 'Clear Outputs of All Cells'),
+        ('Run', 'Run All Cells'),
+    ):
+        page.get_by_role('menuitem', name=menu, exact=True).click()
+        page.get_by_text(command, exact=True).click()
     page.wait_for_function(
         """document.querySelectorAll('.jp-InputPrompt').length > 4 &&
            ![...document.querySelectorAll('.jp-InputPrompt')].some(
                prompt => /\\*/.test(prompt.textContent))""",
         timeout=120_000,
     )
-    panel = page.locator('.jp-WindowedPanel-outer')
-    panel.evaluate('panel => panel.scrollTo(0, 0)')
-    for _ in range(40):
-        claims = page.get_by_text('✓ the encoder never sees the answer')
-        if claims.count():
-            break
-        panel.evaluate('panel => panel.scrollBy(0, 400)')
-        page.wait_for_timeout(100)
+    page.locator('.jp-WindowedPanel-outer').evaluate(
+        'panel => panel.scrollTo(0, 0)'
+    )
+    claims = page.get_by_text('✓ the encoder never sees the answer')
+    scroll_to(page, claims)
     assert claims.count() == 1
     assert page.locator('[data-mime-type*="stderr"]').count() == 0
 
@@ -346,14 +353,7 @@ def test_index_runs_in_jupyterlab(lab, open_page):
 @pytest.mark.parametrize('name', EXPLORERS)
 def test_explorers_in_jupyterlab(name, lab, open_page):
     page = open_notebook(open_page, lab, name)
-    panel = page.locator('.jp-WindowedPanel-outer')
-    frames = page.locator('iframe[title="Attention explorer"]')
-    for _ in range(400):
-        if frames.count():
-            break
-        panel.evaluate('panel => panel.scrollBy(0, 500)')
-        page.wait_for_timeout(50)
-    frames.first.scroll_into_view_if_needed()
+    scroll_to(page, page.locator('iframe[title="Attention explorer"]'))
     frame = page.frame_locator('iframe[title="Attention explorer"]').first
     use_explorer(frame, stored_data(name), hover=True)
     page.wait_for_timeout(100)

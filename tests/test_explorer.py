@@ -63,7 +63,8 @@ def test_queries_and_keys_of_an_encoder_decoder(shown):
     maps[0, 1, 0] = torch.tensor([0, 0, 1, 0, 0])
     utils.explore_attention(['a', 'b'], maps, keys=list('vwxyz'), alt='Alt.')
     data = data_of(page_of(shown[0]))
-    assert data['queries'], data['keys'] == (['a', 'b'], list('vwxyz'))
+    assert data['queries'] == ['a', 'b']
+    assert data['keys'] == list('vwxyz')
     assert data['maps'][0][1][:5] == [0, 0, 1000, 0, 0]
     assert shown[1]['text/plain'] == 'Alt.'
 

@@ -87,6 +87,7 @@ def show_attention(maps, queries, keys=None, titles=None):
     """
     num_rows, num_cols, *shape = maps.shape
     width = min(0.16 * max(shape) + 0.3, 7 / num_cols)  # inches
+    labelsize = min(7, 0.9 * 72 * width / max(shape))  # points: no overlap
     fig, axes = plt.subplots(
         num_rows, num_cols, squeeze=False, layout='constrained',
         figsize=(width * num_cols + 1.2, width * num_rows + 0.5),
@@ -95,7 +96,7 @@ def show_attention(maps, queries, keys=None, titles=None):
         matrix = maps.flatten(0, 1)[i].tolist()
         image = ax.imshow(matrix, cmap='Blues', vmin=0, vmax=1)
         label_tokens(ax, shape, queries, queries if keys is None else keys)
-        ax.tick_params(labelsize=7, labeltop=i < num_cols)
+        ax.tick_params(labelsize=labelsize, labeltop=i < num_cols)
         ax.tick_params(labelleft=i % num_cols == 0)
         if titles:
             ax.set_xlabel(titles[i])

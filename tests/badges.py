@@ -24,7 +24,7 @@ from importlib.util import find_spec
 
 repo, run = 'OWNER/NAME', subprocess.check_call
 if 'google.colab' in sys.modules:
-    if not os.path.exists('corpora.py'):
+    if not os.path.exists('corpora'):
         if not os.path.exists(folder := repo.split('/')[1]):
             run(f'git clone -q --depth 1 https://github.com/{repo}'.split())
         os.chdir(f'{folder}/chapter_large_pretraining')

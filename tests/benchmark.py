@@ -46,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 
 import corpora  # noqa: E402
+import d2l_import  # noqa: E402
 import utils  # noqa: E402
 
 VOCAB_SIZE = 1024
@@ -140,7 +141,7 @@ class D2L(nn.Module):
 
     def __init__(self, shape):
         super().__init__()
-        self.encoder = utils.d2l.TransformerEncoder(
+        self.encoder = d2l_import.d2l.TransformerEncoder(
             VOCAB_SIZE, shape.num_hiddens, 4 * shape.num_hiddens,
             shape.num_heads, shape.num_blks, 0.0,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import d2l_import
 import utils
 from utils import Config, KVCache, MultiHeadAttention, attention
 from utils import fused_attention as fused
@@ -131,7 +132,7 @@ def layer(num_hiddens=12, num_heads=3, **options):
 @pytest.mark.parametrize('bias', [False, True])
 def test_equals_multihead_attention_of_d2l(bias):
     ours, X = layer(bias=bias), draw(1, 4, 6, 12)
-    theirs = utils.d2l.MultiHeadAttention(12, 3, 0.0, bias).eval()
+    theirs = d2l_import.d2l.MultiHeadAttention(12, 3, 0.0, bias).eval()
     valid_lens = torch.tensor([1, 3, 6, 2])
     theirs(X, X, X, valid_lens)  # gives the lazy layers their shapes
     parts = zip(

@@ -253,8 +253,9 @@ def lab(tmp_path_factory):
     """JupyterLab on a copy of the chapter, as `make lab` starts it."""
     folder = tmp_path_factory.mktemp('lab')
     ignore = shutil.ignore_patterns('data', '__pycache__', '.ipynb_check*')
-    for name in ('chapter_large_pretraining', 'utils', 'img'):
+    for name in ('chapter_large_pretraining', 'img'):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / 'utils.py', folder)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]

@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import hashlib
 import http.server
+import importlib
 import inspect
 import io
 import itertools
@@ -22,13 +23,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import storage
 import torch
 import urllib3
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import corpora
+from corpora import batches, plain_texts, storage
 
 PROSE = (
     'A sentence that is quite long enough to be kept as one document, said '
@@ -42,7 +43,7 @@ def sentence(end):
 
 def run_python(code, *arguments, seed):
     """The JSON value printed by a fresh interpreter that says nothing else."""
-    folders = [*Path(corpora.__file__).parents[:2]]
+    folders = [*Path(corpora.__file__).parents[1:3]]
     path = os.pathsep.join(map(str, folders))
     process = subprocess.run(
         [sys.executable, '-c', code, *map(str, arguments)],
@@ -93,8 +94,8 @@ def shelf(tmp_path, monkeypatch):
     """A small folder that stands for the standard library."""
     root = tmp_path / 'shelf'
     root.mkdir()
-    monkeypatch.setattr(corpora, 'PACKAGES', ())
-    monkeypatch.setattr(corpora.sysconfig, 'get_path', lambda _: str(root))
+    monkeypatch.setattr(plain_texts, 'PACKAGES', ())
+    monkeypatch.setattr(plain_texts.sysconfig, 'get_path', lambda _: str(root))
     return root
 
 
@@ -131,7 +132,7 @@ def test_documentation_holds_all_its_sources(corpus):
 
 def test_documentation_is_clean(corpus):
     for text in corpus.train + corpus.valid:
-        assert len(text) >= corpora.MIN_CHARS
+        assert len(text) >= plain_texts.MIN_CHARS
         assert text == text.strip()
         assert text.replace('\n', '').isprintable()
         assert ' \n' not in text
@@ -167,12 +168,12 @@ def test_fresh_shuffled_build_equals_the_cached_one(
             random.shuffle(files)
             yield root, inner, files
 
-    monkeypatch.setattr(corpora.os, 'walk', shuffled)
+    monkeypatch.setattr(plain_texts.os, 'walk', shuffled)
     assert corpora.documentation(tmp_path) == corpus
 
 
 def test_cached_corpus_is_read_without_sources(built, corpus, monkeypatch):
-    monkeypatch.setattr(corpora, '_read_documentation', None)
+    monkeypatch.setattr(plain_texts, '_read_documentation', None)
     assert corpora.documentation(built[0]) == corpus
 
 
@@ -191,7 +192,7 @@ def test_file_order_does_not_choose_between_twins(
             files.sort(reverse=True)
             yield root, inner, files
 
-    monkeypatch.setattr(corpora.os, 'walk', backwards)
+    monkeypatch.setattr(plain_texts.os, 'walk', backwards)
     assert texts_of(tmp_path / 'data') == {
         sentence(1) + '\n\nThe  end.',
         sentence(2) + '  Here.',
@@ -304,7 +305,7 @@ def test_no_text_at_all_is_an_error(shelf, tmp_path):
 
 def test_missing_packages_are_skipped(shelf, tmp_path, monkeypatch):
     write(shelf / 'a.py', f'"""{sentence(1)}"""')
-    monkeypatch.setattr(corpora, 'PACKAGES', ('no_such_package_anywhere',))
+    monkeypatch.setattr(plain_texts, 'PACKAGES', ('no_such_package_anywhere',))
     assert texts_of(tmp_path / 'data') == {sentence(1)}
 
 
@@ -320,13 +321,15 @@ def test_other_versions_get_another_cache(
     shelf, tmp_path, monkeypatch, target, name, value
 ):
     write(shelf / 'a.py', f'"""{sentence(1)}"""')
-    monkeypatch.setattr(corpora, 'PACKAGES', ('numpy',))
-    monkeypatch.setattr(corpora.importlib.util, 'find_spec', lambda _: None)
+    monkeypatch.setattr(plain_texts, 'PACKAGES', ('numpy',))
+    monkeypatch.setattr(
+        plain_texts.importlib.util, 'find_spec', lambda _: None
+    )
     corpora.documentation(tmp_path / 'data')
     corpora.documentation(tmp_path / 'data')
     assert len(listing(tmp_path / 'data')) == 1
-    owner = f'corpora.{target}.{name}' if target else f'corpora.{name}'
-    monkeypatch.setattr(owner, value)
+    owner = importlib.import_module(target) if target else plain_texts
+    monkeypatch.setattr(owner, name, value)
     write(shelf / 'a.py', f'"""{sentence(2)}"""')
     assert texts_of(tmp_path / 'data') == {sentence(2)}
     assert len(listing(tmp_path / 'data')) == 2
@@ -491,7 +494,7 @@ def test_documentation_tokenizer_is_kept(tmp_path, texts, monkeypatch):
     direct = corpora.train_tokenizer(texts, 600)
     assert first.to_str() == direct.to_str()
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, 'train_tokenizer', None)
+        patch.setattr(batches, 'train_tokenizer', None)
         again = corpora.documentation_tokenizer(corpus, 600, tmp_path)
     assert again.to_str() == first.to_str()
     other = dataclasses.replace(corpus, train=[*texts, 'more'])
@@ -1010,7 +1013,7 @@ def test_time_machine(server, tmp_path, monkeypatch, capsys):
     novel = '\r\n\r\nA title\r\n\r\n'
     novel += ' \r\n\r\n'.join(f' part {i}\r\ngoes on' for i in range(19))
     content = novel.encode()
-    monkeypatch.setattr(corpora, 'TIME_MACHINE_SHA1', sha1(content))
+    monkeypatch.setattr(plain_texts, 'TIME_MACHINE_SHA1', sha1(content))
     monkeypatch.setattr(
         Handler, 'novel', lambda self: self.send(content), raising=False
     )
@@ -1038,7 +1041,7 @@ def test_time_machine_without_network(
 
 
 def test_time_machine_is_that_of_d2l(monkeypatch):
-    from utils import d2l
+    from d2l_import import d2l
 
     asked = []
 
@@ -1046,8 +1049,8 @@ def test_time_machine_is_that_of_d2l(monkeypatch):
         asked.append(arguments)
         raise storage.DownloadError('no')
 
-    monkeypatch.setattr(corpora, 'download', download)
-    monkeypatch.setattr(corpora, 'documentation', lambda data: data)
+    monkeypatch.setattr(plain_texts, 'download', download)
+    monkeypatch.setattr(plain_texts, 'documentation', lambda data: data)
     assert corpora.time_machine('folder') == 'folder'
     ((url, digest, folder),) = asked
     assert url == d2l.DATA_URL + 'timemachine.txt'

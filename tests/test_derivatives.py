@@ -7,24 +7,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import successors
 import utils
-from utils import Config, noising
-from utils.switch import SwitchFeedForward
+from successors import SwitchFeedForward
+from utils import Config
 
 STOP, MASK = 9, 3
 # "I love this red car ." and "it is fast ."
 X = torch.tensor([[10, 11, 12, 13, 14, 9, 15, 16, 17, 9]])
 LENS = torch.tensor([10])
 NOISINGS = {
-    'mask_some': lambda X, lens, g: noising.mask_some(X, lens, generator=g),
-    'delete_some': lambda X, lens, g: noising.delete_some(
+    'mask_some': lambda X, lens, g: successors.mask_some(X, lens, generator=g),
+    'delete_some': lambda X, lens, g: successors.delete_some(
         X, lens, generator=g
     ),
-    'infill': lambda X, lens, g: noising.infill(X, lens, generator=g),
-    'permute_sentences': lambda X, lens, g: noising.permute_sentences(
+    'infill': lambda X, lens, g: successors.infill(X, lens, generator=g),
+    'permute_sentences': lambda X, lens, g: successors.permute_sentences(
         X, lens, STOP, g
     ),
-    'rotate': lambda X, lens, g: noising.rotate(X, lens, g),
+    'rotate': lambda X, lens, g: successors.rotate(X, lens, g),
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_texts_stay_texts(lens, seed, name):
 @given(LENGTHS, st.integers(0, 10**6), st.floats(0, 0.5), st.floats(2, 6))
 def test_infilling_hides_its_share_under_single_masks(lens, seed, rate, mean):
     X, lens, g = texts(lens, seed)
-    Y, new_lens = noising.infill(X, lens, rate, mean, generator=g)
+    Y, new_lens = successors.infill(X, lens, rate, mean, generator=g)
     for before, after in zip(rows(X, lens), rows(Y, new_lens), strict=True):
         hidden = len(before) - sum(x != MASK for x in after)
         assert hidden <= round(len(before) * rate)
@@ -85,7 +86,7 @@ def test_infilling_hides_its_share_under_single_masks(lens, seed, rate, mean):
 def test_infilling_in_the_large():
     X = torch.full((300, 200), 10)
     lens = torch.full((300,), 200)
-    Y, new_lens = noising.infill(X, lens, generator=seeded())
+    Y, new_lens = successors.infill(X, lens, generator=seeded())
     masks = (Y == MASK).sum(1)
     hidden = 200 - (new_lens - masks)
     assert (hidden == 60).all()
@@ -96,17 +97,17 @@ def test_infilling_in_the_large():
 
 def test_rates_of_masking_and_deletion():
     X, lens = torch.full((100, 100), 10), torch.full((100,), 100)
-    Y, _ = noising.mask_some(X, lens, 0.2, generator=seeded())
+    Y, _ = successors.mask_some(X, lens, 0.2, generator=seeded())
     assert (Y == MASK).float().mean().item() == pytest.approx(0.2, abs=0.02)
-    _, lens = noising.delete_some(X, lens, 0.2, generator=seeded())
+    _, lens = successors.delete_some(X, lens, 0.2, generator=seeded())
     assert lens.float().mean().item() == pytest.approx(80, abs=2)
     for rate, kept in ((0.0, 10), (1.0, 0)):
-        _, lens = noising.delete_some(X[:1], LENS, rate)
+        _, lens = successors.delete_some(X[:1], LENS, rate)
         assert lens.item() == kept
 
 
 def test_sentences_move_as_a_whole():
-    found = {tuple(noising.permute_sentences(X, LENS, STOP, seeded(i))[0][0]
+    found = {tuple(successors.permute_sentences(X, LENS, STOP, seeded(i))[0][0]
                    .tolist()) for i in range(20)}  # fmt: skip
     first, second = X[0, :6].tolist(), X[0, 6:].tolist()
     assert found == {(*first, *second), (*second, *first)}
@@ -114,7 +115,7 @@ def test_sentences_move_as_a_whole():
 
 def test_a_rotation_begins_anywhere_and_goes_on_in_order():
     words = X[0].tolist()
-    found = {tuple(noising.rotate(X, LENS, seeded(i))[0][0].tolist())
+    found = {tuple(successors.rotate(X, LENS, seeded(i))[0][0].tolist())
              for i in range(200)}  # fmt: skip
     assert found == {(*words[i:], *words[:i]) for i in range(10)}
 
@@ -123,12 +124,12 @@ def test_a_rotation_begins_anywhere_and_goes_on_in_order():
 @pytest.mark.parametrize('rate', [-0.1, 1.1])
 def test_rates_out_of_range_are_refused(name, rate):
     with pytest.raises(ValueError, match=f'rate is {rate}, outside'):
-        getattr(noising, name)(X, LENS, rate)
+        getattr(successors, name)(X, LENS, rate)
 
 
 def test_a_mean_length_of_zero_is_refused():
     with pytest.raises(ValueError, match='mean_length is 0, not above 0'):
-        noising.infill(X, LENS, 0.3, 0)
+        successors.infill(X, LENS, 0.3, 0)
 
 
 # Experts

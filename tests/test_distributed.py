@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import utils
-from utils.distributed import parallelize, processes, share
+from utils import parallelize, processes, share
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions, get_model_state_dict)
 import utils
-from utils.distributed import parallelize, processes
+from utils import parallelize, processes
 
 folder, *scenarios = sys.argv[1:]
 g = torch.Generator().manual_seed(1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from execute import ROOT
 
-import utils
+import figures
 
 IMG = ROOT / 'img'
 NAMES = sorted(path.name for path in IMG.glob('*.svg'))
@@ -134,10 +134,8 @@ def test_the_card_makes_any_background_light():
 
 def test_a_drawing_is_shown_with_its_text(monkeypatch):
     shown = []
-    monkeypatch.setattr(
-        utils.figures, 'display', lambda d, raw: shown.append(d)
-    )
-    utils.show_drawing('bert-pretraining')
+    monkeypatch.setattr(figures, 'display', lambda d, raw: shown.append(d))
+    figures.show_drawing('bert-pretraining')
     assert (
         shown[0]['image/svg+xml'] == (IMG / 'bert-pretraining.svg').read_text()
     )
@@ -145,4 +143,4 @@ def test_a_drawing_is_shown_with_its_text(monkeypatch):
         'Pretraining BERT. Left: seven tokens'
     )
     with pytest.raises(ValueError, match="'bart'; there are bert-finetuning,"):
-        utils.show_drawing('bart')
+        figures.show_drawing('bart')

@@ -11,8 +11,8 @@ from execute import CHAPTER
 from nbcompare import difference
 from nbformat.v4 import new_output
 
-import utils
-from utils.explorer import explorer_page
+import figures
+from figures import explorer_page
 
 
 def random_maps(*shape, seed=0):
@@ -23,7 +23,7 @@ def random_maps(*shape, seed=0):
 @pytest.fixture
 def shown(monkeypatch):
     outputs = []
-    for module in (utils.explorer, utils.figures):
+    for module in (figures,):
         monkeypatch.setattr(
             module, 'display', lambda data, raw: outputs.append(data)
         )
@@ -44,7 +44,7 @@ def data_of(page):
 
 def test_two_outputs_explorer_and_picture(shown):
     maps = random_maps(2, 3, 4, 4)
-    utils.explore_attention(['I', 'love', 'red', 'cars'], maps)
+    figures.explore_attention(['I', 'love', 'red', 'cars'], maps)
     frame, picture = shown
     assert frame['text/html'].startswith('<div><iframe ')
     assert frame['text/html'].endswith('</iframe></div>')
@@ -54,14 +54,14 @@ def test_two_outputs_explorer_and_picture(shown):
     read = torch.tensor(data['maps']).view(2, 3, 4, 4) / 1000
     torch.testing.assert_close(read, maps, atol=5.1e-4, rtol=0)
     # the same again, letter for letter
-    utils.explore_attention(['I', 'love', 'red', 'cars'], maps)
+    figures.explore_attention(['I', 'love', 'red', 'cars'], maps)
     assert shown[0] == shown[2]
 
 
 def test_queries_and_keys_of_an_encoder_decoder(shown):
     maps = random_maps(1, 2, 2, 5)
     maps[0, 1, 0] = torch.tensor([0, 0, 1, 0, 0])
-    utils.explore_attention(['a', 'b'], maps, keys=list('vwxyz'), alt='Alt.')
+    figures.explore_attention(['a', 'b'], maps, keys=list('vwxyz'), alt='Alt.')
     data = data_of(page_of(shown[0]))
     assert data['queries'] == ['a', 'b']
     assert data['keys'] == list('vwxyz')
@@ -71,7 +71,7 @@ def test_queries_and_keys_of_an_encoder_decoder(shown):
 
 def test_every_token_is_escaped(shown):
     tokens = ['</script>', '"', "'", '<!--', '&quot;', ']]>', '\\u003c', 'é\n']
-    utils.explore_attention(tokens, random_maps(1, 1, 8, 8))
+    figures.explore_attention(tokens, random_maps(1, 1, 8, 8))
     frame = shown[0]['text/html']
     # nothing ends the attribute early
     assert re.fullmatch(r'<div><iframe [^<>]*></iframe></div>', frame)
@@ -101,7 +101,7 @@ def test_size_and_nothing_from_outside():
 def test_sizes_that_do_not_fit_raise(shown, tokens, keys, shape, message):
     keys = None if keys is None else ['k'] * keys
     with pytest.raises(ValueError, match=message):
-        utils.explore_attention(['q'] * tokens, random_maps(*shape), keys)
+        figures.explore_attention(['q'] * tokens, random_maps(*shape), keys)
     assert shown == []
 
 
@@ -110,7 +110,7 @@ def test_weights_that_are_none_raise(shown, weight):
     maps = random_maps(1, 1, 2, 2)
     maps[0, 0, 1, 1] = weight
     with pytest.raises(ValueError, match='not in \\[0, 1\\]'):
-        utils.explore_attention(['a', 'b'], maps)
+        figures.explore_attention(['a', 'b'], maps)
     assert shown == []
 
 

@@ -5,14 +5,13 @@ import re
 import time
 from fractions import Fraction
 
-import facts
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import corpora
-from utils import bayes_predictor
+from corpora import bayes_predictor, facts
 
 WORDS = [(f'e{i}', f'f{i}') for i in range(24)]
 COUNTRY_TASKS = torch.arange(len(facts.TASKS))

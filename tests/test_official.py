@@ -34,9 +34,11 @@ from tokenizers import (
     trainers,
 )
 
+import figures
+import published
 import utils
-from utils.checkpoint import official_folder
-from utils.official import load_official, read_config
+from published.families import load_official, read_config
+from published.files import official_folder
 
 transformers.utils.logging.disable_progress_bar()
 VOCAB = 67
@@ -1116,14 +1118,14 @@ def test_from_the_hub_once_and_then_from_its_cache(hub, pairs, capsys):
     name = 'some/model'
     with pytest.raises(FileNotFoundError, match="'some/model' is neither a f"):
         load_official(name, download=False)
-    assert utils.at_hand('CHAPTER_X', name) is None
+    assert published.at_hand('CHAPTER_X', name) is None
     assert capsys.readouterr().out == (
         'some/model is not at hand: set CHAPTER_X to its folder, or '
         'download = True\n'
     )
     model = load_official(name)
     assert equal_models(model, pairs('gpt2').ours)
-    folder = utils.at_hand('CHAPTER_X', name)
+    folder = published.at_hand('CHAPTER_X', name)
     assert not (folder / 'pytorch_model.bin').exists()
     hub.shutdown()
     hub.server_close()
@@ -1137,7 +1139,7 @@ def test_from_the_hub_once_and_then_from_its_cache(hub, pairs, capsys):
 def test_a_download_that_breaks_off(hub, tmp_path):
     with pytest.raises(OSError, match=r"'cut/model' is no .* downloaded: "):
         load_official('cut/model')
-    assert utils.at_hand('CHAPTER_X', 'cut/model') is None
+    assert published.at_hand('CHAPTER_X', 'cut/model') is None
     cache = tmp_path / 'cache'
     assert not list(cache.rglob('snapshots/*/*.safetensors'))
 
@@ -1151,18 +1153,18 @@ def test_huggingface_hub_is_optional(monkeypatch, capsys, pairs):
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     with pytest.raises(ImportError, match='pip install huggingface_hub'):
         load_official('some/model')
-    assert utils.at_hand('CHAPTER_X', 'some/model', download=True) is None
+    assert published.at_hand('CHAPTER_X', 'some/model', download=True) is None
     assert 'not at hand' in capsys.readouterr().out
     load_official(pairs('bert').folder)
 
 
 def test_the_environment_variable_comes_first(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('CHAPTER_X', str(tmp_path))
-    assert utils.at_hand('CHAPTER_X', 'some/model') == tmp_path
+    assert published.at_hand('CHAPTER_X', 'some/model') == tmp_path
     assert capsys.readouterr().out == ''
     monkeypatch.setenv('CHAPTER_X', str(tmp_path / 'gone'))
     with pytest.raises(ValueError, match=r'gone.* is neither a folder nor'):
-        utils.at_hand('CHAPTER_X', 'some/model')
+        published.at_hand('CHAPTER_X', 'some/model')
 
 
 # ---- Tokenizers ----
@@ -1231,7 +1233,7 @@ def test_tokenizer_from_its_file(train, tmp_path):
     padding.enable_padding(length=50)
     padding.enable_truncation(4)
     padding.save(str(tmp_path / 'tokenizer.json'))
-    tokenizer = utils.load_tokenizer(tmp_path)
+    tokenizer = published.load_tokenizer(tmp_path)
     auto = transformers.PreTrainedTokenizerFast(tokenizer_object=trained)
     for text in TRY:
         ids = tokenizer.encode(text).ids
@@ -1249,7 +1251,7 @@ def test_marks_of_each_kind(tmp_path):
         (train_unigram, 'a <extra_id_0>', '▁a ▁ <extra_id_0> </s>'),
     ):
         train().save(str(tmp_path / 'tokenizer.json'))
-        found = utils.load_tokenizer(tmp_path).encode(text).tokens
+        found = published.load_tokenizer(tmp_path).encode(text).tokens
         assert found == tokens.split()
 
 
@@ -1260,7 +1262,7 @@ def test_word_pieces_from_a_vocabulary(tmp_path):
     for lowercase in (True, False):
         settings = {'do_lower_case': lowercase}
         (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
-        ours = utils.load_tokenizer(tmp_path)
+        ours = published.load_tokenizer(tmp_path)
         theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
         for text in (*TRY, 'I [MASK] this [SEP]', 'Zoe ZOË zoë'):
             encoding, other = ours.encode(text, 'a red car'), theirs(
@@ -1283,7 +1285,7 @@ def test_word_pieces_from_a_vocabulary(tmp_path):
 )
 def test_byte_pairs_from_a_vocabulary(tmp_path, special, kind):
     train_byte_pairs(special).model.save(str(tmp_path))
-    ours = utils.load_tokenizer(tmp_path)
+    ours = published.load_tokenizer(tmp_path)
     options = {}
     if '<mask>' in special:  # as in the published tokenizer.json
         options['mask_token'] = AddedToken('<mask>', lstrip=True)
@@ -1306,7 +1308,7 @@ def test_tokenizer_errors(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
-        utils.load_tokenizer(tmp_path)
+        published.load_tokenizer(tmp_path)
 
 
 # ---- The published sizes ----
@@ -1483,7 +1485,7 @@ def section(name):
 
 def run_section(name):
     """Run it as the notebook would, without what comes before it."""
-    namespace = dict(vars(utils))
+    namespace = vars(utils) | vars(figures) | vars(published)
     exec('import torch', namespace)
     exec('from torch.nn import functional as F', namespace)
     for source in section(name):

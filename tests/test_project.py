@@ -146,8 +146,8 @@ name = sys.argv[-1].split('=')[0].replace('scikit-', 'sk')
 
 def test_the_first_cell_on_colab(tmp_path):
     origin = tmp_path / REPO
-    (origin / 'chapter_large_pretraining').mkdir(parents=True)
-    (origin / 'chapter_large_pretraining' / 'corpora.py').touch()
+    (origin / 'chapter_large_pretraining' / 'corpora').mkdir(parents=True)
+    (origin / 'chapter_large_pretraining' / 'corpora' / '__init__.py').touch()
     git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b.c']
     for command in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'all']):
         subprocess.run([*git, *command], cwd=origin, check=True)

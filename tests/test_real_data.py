@@ -19,12 +19,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import real_data
-import storage
-from real_data import imdb, snli
 
 import corpora
 import utils
+from corpora import real_texts as real_data
+from corpora import storage
+from corpora.real_texts import imdb, snli
 
 PAGE = b'<html>This page does not exist.</html>'
 ICON = 'snli_1.0/Icon\r'
@@ -252,9 +252,10 @@ def test_another_process_draws_the_same(server, tmp_path, load):
     archive = tmp_path / 'a' / NAMES[load]
     (tmp_path / 'b' / NAMES[load]).write_bytes(archive.read_bytes())
     code = (
-        'import sys, json, dataclasses, real_data\n'
+        'import sys, json, dataclasses\n'
+        'from corpora import real_texts\n'
         'name, data, url, sha1 = sys.argv[1:]\n'
-        'task = getattr(real_data, name)(20, data, url, sha1)\n'
+        'task = getattr(real_texts, name)(20, data, url, sha1)\n'
         'print(json.dumps(dataclasses.asdict(task)))'
     )
     url, digest = server.url + NAMES[load], sha1(archive.read_bytes())
@@ -263,7 +264,7 @@ def test_another_process_draws_the_same(server, tmp_path, load):
         done = subprocess.run(
             [sys.executable, '-c', code, *words],
             env={**os.environ, 'PYTHONHASHSEED': seed},
-            cwd=Path(real_data.__file__).parent,
+            cwd=Path(real_data.__file__).parents[1],
             capture_output=True,
             text=True,
             check=True,
@@ -571,7 +572,7 @@ def test_interrupted_writing_leaves_nothing(
     ],
 )
 def test_defaults_are_those_of_d2l(tmp_path, monkeypatch, load, key, digest):
-    from utils import d2l
+    from d2l_import import d2l
 
     asked = []
 
@@ -629,7 +630,7 @@ def test_examples_of_nothing(texts, labels, max_len, message):
 
 def notebook_code(*names):
     """The imports and these definitions of bert.ipynb, ready for use."""
-    path = Path(corpora.__file__).with_name('bert.ipynb')
+    path = Path(corpora.__file__).parents[1] / 'bert.ipynb'
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     nodes = [
         node
@@ -644,8 +645,7 @@ def notebook_code(*names):
         or getattr(node, 'name', None) in names
     ]
     assert {getattr(node, 'name', None) for node in chosen} >= set(names)
-    space = {name: getattr(utils, name) for name in utils.__all__}
-    space |= {'vocab_size': 0, 'recipe': {'lr': 0.01}}
+    space = vars(utils) | {'vocab_size': 0, 'recipe': {'lr': 0.01}}
     space['config'] = utils.Config(9, 32, num_blks=1, init_std=0.07)
     exec(compile(ast.Module(chosen, []), str(path), 'exec'), space)
     return space

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
-from published import MODELS
-from utils import BERT, GPT, Config, plot_power_law, scaling
-from utils.scaling import (
+import laws
+from figures import plot_power_law
+from laws import (
     DEVICES,
     HOFFMANN,
     KAPLAN,
@@ -30,6 +30,8 @@ from utils.scaling import (
     plan_training,
     train_flops,
 )
+from published import MODELS
+from utils import BERT, GPT, Config
 
 TRUE = JointLaw(1.7, 400.0, 900.0, 0.34, 0.36)
 
@@ -125,7 +127,7 @@ def test_joint_law_survives_failed_runs(monkeypatch):
     law = fit_joint_law(N, D, loss)
     assert law.beta == pytest.approx(TRUE.beta, abs=0.02)
     squares = functools.partial(joint_loss, delta=10.0)
-    monkeypatch.setattr(scaling, 'joint_loss', squares)
+    monkeypatch.setattr(laws, 'joint_loss', squares)
     law = fit_joint_law(N, D, loss)
     assert abs(law.beta - TRUE.beta) > 0.02
 

@@ -6,11 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import small_world
 import torch
-from small_world import SIDES, SmallWorld, join
 
 import corpora
+from corpora import small_world
+from corpora.small_world import SIDES, SmallWorld, join
 
 TASKS = ['sentiment', 'entailment', 'tagging', 'questions']
 NUM = 3000

@@ -14,11 +14,12 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-import sweep
+import laws
 import utils
+from studies import scaling as sweep
 
-CHAPTER = Path(sweep.__file__).parent
-RECORDED = CHAPTER / 'scaling_runs.csv'
+CHAPTER = Path(sweep.__file__).parents[1]
+RECORDED = CHAPTER / 'studies' / 'scaling.csv'
 TEXT = 'north south east west hill wood stone rain snow wind red blue'
 
 
@@ -41,7 +42,7 @@ def texts(tmp_path_factory):
 def command(texts, tmp_path, monkeypatch):
     """A sweep of small models over the texts, as a list of words."""
     monkeypatch.setenv('CHAPTER_DATA', str(tmp_path / 'data'))
-    monkeypatch.setattr('storage.DATA', tmp_path / 'data')
+    monkeypatch.setattr('corpora.storage.DATA', tmp_path / 'data')
     return [
         str(tmp_path / 'runs.csv'), '--text', str(texts),
         '--sizes', '8x1,16x1', '--vocab-size', '300', '--num-steps', '8',
@@ -52,9 +53,9 @@ def command(texts, tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def start(words, *launch, script=CHAPTER / 'sweep.py'):
+def start(words, *launch, script=('-m', 'studies')):
     return subprocess.Popen(
-        [sys.executable, *launch, script, *words],
+        [sys.executable, *launch, *script, *words], cwd=CHAPTER,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -96,7 +97,7 @@ def test_a_sweep_and_its_rows(command, capsys):
         tables = 300 * row.num_hiddens + 8 * row.num_hiddens
         assert (row.non_embedding, row.parameters) == (total - tables, total)
         assert row.flops_kaplan == 6 * row.non_embedding * row.tokens
-        assert row.flops_hoffmann == utils.train_flops(row.config, row.tokens)
+        assert row.flops_hoffmann == laws.train_flops(row.config, row.tokens)
         assert row.tokens % 32 == 0 and 0 < row.best_tokens <= row.tokens
         assert 1 < row.best_valid_loss <= row.valid_loss < math.log(300) + 0.5
         assert row.machine and row.python and row.torch == torch.__version__
@@ -138,10 +139,10 @@ import os, signal, sys, time
 from multiprocessing import parent_process
 from pathlib import Path
 sys.path[:0] = {chapter!r}, {root!r}
-import sweep
-import utils.training
+from studies import scaling as sweep
+import utils
 
-save = utils.training.save_checkpoint
+save = utils.save_checkpoint
 
 
 def save_and_kill(path, step, *state):
@@ -153,7 +154,7 @@ def save_and_kill(path, step, *state):
         os.kill(sweeping.pid if sweeping else os.getpid(), signal.SIGKILL)
 
 
-utils.training.save_checkpoint = save_and_kill
+utils.save_checkpoint = save_and_kill
 if __name__ == '__main__':
     sweep.main()
 """
@@ -170,7 +171,7 @@ def test_a_killed_sweep_goes_on_where_it_was(command, workers):
     script = path.with_name('victim.py')
     names = {'chapter': str(CHAPTER), 'root': str(CHAPTER.parent)}
     script.write_text(VICTIM.format(csv=str(path), **names))
-    victim = start([*words, '--workers', workers], script=script)
+    victim = start([*words, '--workers', workers], script=[script])
     assert victim.wait() == -signal.SIGKILL, victim.stderr.read()
     folder = Path(f'{path}.checkpoints')
     assert 1 <= len(sweep.read_rows(path)) <= 2 and list(folder.glob('*.pt'))
@@ -346,8 +347,8 @@ def test_the_recorded_runs():
     assert decades(grid.tokens) > 2.7
     assert decades(grid.flops_hoffmann) > 5
     for row in sweep.read_rows(RECORDED):
-        counted = utils.count_parameters(row.config)
+        counted = laws.count_parameters(row.config)
         assert counted == (row.non_embedding, row.parameters)
-        assert row.flops_hoffmann == utils.train_flops(row.config, row.tokens)
+        assert row.flops_hoffmann == laws.train_flops(row.config, row.tokens)
     tuned = data[data.study == 'lr'].groupby(['corpus', 'num_hiddens'])
     assert tuned.lr.nunique().min() >= 4

@@ -2,12 +2,12 @@
 
 import itertools
 
-import french
 import numpy as np
 import pytest
-import text_tasks
 import torch
-from text_tasks import EOS, TextTasks, mix, pair_batches
+
+from corpora import french, text_tasks
+from corpora.text_tasks import EOS, TextTasks, mix, pair_batches
 
 WORLD = TextTasks()
 TASKS = {'translation': WORLD.translation, 'summary': WORLD.summary,

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+import figures
 import utils
 from utils import GPT, Config, Muon, train
 
 ROOT = Path(__file__).parents[1]
+CHAPTER = ROOT / 'chapter_large_pretraining'
 
 
 def small(seed=0, **changes):
@@ -354,7 +356,7 @@ def test_checkpoint_errors_name_the_file_and_the_difference(tmp_path):
 def displayed(monkeypatch):
     shown = []
     monkeypatch.setattr(
-        utils.figures, 'display', lambda data, raw: shown.append(data)
+        figures, 'display', lambda data, raw: shown.append(data)
     )
     return shown
 
@@ -363,8 +365,8 @@ def test_figures_are_the_same_each_time_and_say_what_they_show(monkeypatch):
     shown = displayed(monkeypatch)
     mask = utils.causal_mask(3)
     for _ in range(2):
-        ax = utils.show_pattern(mask, list('abc'))
-        utils.show(ax.figure, 'the causal mask')
+        ax = figures.show_pattern(mask, list('abc'))
+        figures.show(ax.figure, 'the causal mask')
     assert shown[0] == shown[1]
     assert shown[0]['text/plain'] == 'the causal mask'
     svg = shown[0]['image/svg+xml']
@@ -374,7 +376,7 @@ def test_figures_are_the_same_each_time_and_say_what_they_show(monkeypatch):
 
 def test_pattern_has_token_one_at_the_top_left():
     mask = utils.causal_mask(3)
-    ax = utils.show_pattern(mask, list('abc'), list('xyz'))
+    ax = figures.show_pattern(mask, list('abc'), list('xyz'))
     cells = ax.collections[0].get_array().reshape(3, 3)
     assert (cells > 0.5).tolist() == mask.tolist()
     first = ax.transData.transform((0, 0))
@@ -382,19 +384,19 @@ def test_pattern_has_token_one_at_the_top_left():
     assert first[0] < last[0] and first[1] > last[1]
     assert [t.get_text() for t in ax.get_xticklabels()] == list('xyz')
     assert [t.get_text() for t in ax.get_yticklabels()] == list('abc')
-    utils.figures.plt.close('all')
+    figures.plt.close('all')
 
 
 def test_attention_figure_draws_the_weights():
     maps = torch.rand(2, 3, 4, 4)
-    fig = utils.show_attention(maps, list('abcd'), titles=list('123456'))
+    fig = figures.show_attention(maps, list('abcd'), titles=list('123456'))
     axes = fig.axes[:6]  # then the color bar
     for ax, weights in zip(axes, maps.flatten(0, 1), strict=True):
         drawn = torch.tensor(ax.images[0].get_array().tolist())
         torch.testing.assert_close(drawn, weights)
-    utils.figures.plt.close('all')
+    figures.plt.close('all')
     with pytest.raises(ValueError, match='3 query tokens for 4 positions'):
-        utils.show_attention(maps, list('abc'))
+        figures.show_attention(maps, list('abc'))
 
 
 def test_history_plot_draws_losses_and_evaluations():
@@ -402,19 +404,19 @@ def test_history_plot_draws_losses_and_evaluations():
         small(), batches(), utils.lm_loss, 6,
         eval_fn=lambda model: 2.0, eval_every=2,
     )  # fmt: skip
-    ax = utils.plot_history({'run': history}, x='step')
+    ax = figures.plot_history({'run': history}, x='step')
     loss, evals = ax.lines
     assert list(loss.get_ydata()) == pytest.approx(history.loss)
     assert list(evals.get_xdata()) == [2, 4, 6]
-    utils.figures.plt.close('all')
+    figures.plt.close('all')
 
 
 def test_claim_prints_or_raises(capsys):
-    utils.claim('two is more than one', torch.tensor(2) > 1)
+    figures.claim('two is more than one', torch.tensor(2) > 1)
     assert capsys.readouterr().out == '✓ two is more than one\n'
     for false in (False, torch.tensor(1) > 2, float('nan') > 0):
         with pytest.raises(AssertionError, match='✗ never'):
-            utils.claim('never', false)
+            figures.claim('never', false)
 
 
 # The import of d2l
@@ -422,7 +424,7 @@ def test_claim_prints_or_raises(capsys):
 
 def python(code, **env):
     return subprocess.run(
-        [sys.executable, '-c', code], cwd=ROOT, text=True,
+        [sys.executable, '-c', code], cwd=CHAPTER, text=True,
         capture_output=True, env={**os.environ, **env},
     )  # fmt: skip
 
@@ -441,8 +443,8 @@ def hide(package):
 
 def test_import_without_torchvision_leaves_no_stand_in():
     code = (
-        'import utils; assert "torchvision" not in sys.modules\n'
-        'print(utils.d2l.Vocab.__name__)'
+        'import d2l_import, sys; assert "torchvision" not in sys.modules\n'
+        'print(d2l_import.d2l.Vocab.__name__)'
     )
     run = python(hide('torchvision') + code)
     assert (run.stdout, run.stderr) == ('Vocab\n', '')
@@ -454,9 +456,9 @@ def test_import_with_torchvision_uses_it(tmp_path):
     (package / '__init__.py').write_text('from . import transforms\n')
     (package / 'transforms.py').write_text('')
     code = (
-        'import sys, utils\n'
-        'print(utils.d2l.torchvision is sys.modules["torchvision"],'
-        ' utils.d2l.torchvision.__file__)'
+        'import sys, d2l_import\n'
+        'print(d2l_import.d2l.torchvision is sys.modules["torchvision"],'
+        ' d2l_import.d2l.torchvision.__file__)'
     )
     run = python(code, PYTHONPATH=str(tmp_path))
     assert run.stdout == f'True {package / "__init__.py"}\n', run.stderr
@@ -464,11 +466,11 @@ def test_import_with_torchvision_uses_it(tmp_path):
 
 def test_import_with_broken_torchvision_uses_the_stand_in(tmp_path):
     (tmp_path / 'torchvision.py').write_text('raise RuntimeError("no ops")')
-    run = python('import utils; print(1)', PYTHONPATH=str(tmp_path))
+    run = python('import d2l_import; print(1)', PYTHONPATH=str(tmp_path))
     assert run.stdout == '1\n', run.stderr
 
 
 def test_missing_d2l_gives_the_command():
-    run = python(hide('d2l') + 'import utils')
+    run = python(hide('d2l') + 'import d2l_import')
     assert run.returncode == 1
     assert 'pip install --no-deps d2l==1.0.3' in run.stderr

@@ -2,10 +2,11 @@
 
 import dataclasses
 
-import french
 import numpy as np
 import torch
-from small_world import (
+
+from . import french
+from .small_world import (
     OWNED,
     SEP,
     SLOT,

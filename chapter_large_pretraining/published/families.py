@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .attention import causal_mask
-from .checkpoint import Settings, Weights, official_folder, weight_files
-from .models import BERT, GPT, T5, Config
+from utils import BERT, GPT, T5, Config, causal_mask
+
+from .files import Settings, Weights, official_folder, weight_files
 
 ACTIVATIONS = {
     'relu': 'relu',

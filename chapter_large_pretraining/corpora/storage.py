@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get('CHAPTER_DATA') or ROOT / 'data')
 
 

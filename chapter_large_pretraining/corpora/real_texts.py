@@ -8,7 +8,7 @@ import re
 import tarfile
 import zipfile
 
-from storage import DAMAGED, cached, data_folder, download
+from .storage import DAMAGED, cached, data_folder, download
 
 FORMAT = 1  # raise it whenever the same archive gives another task
 
@@ -53,7 +53,7 @@ def _task(name, key, classes, read, size, data, url, sha1):
         limit = len(classes)
         raise ValueError(f'num_examples is {size}, not at least {limit}')
     if url is None or sha1 is None:
-        from utils import d2l
+        from d2l_import import d2l
 
         url, sha1 = url or d2l.DATA_HUB[key][0], sha1 or d2l.DATA_HUB[key][1]
 

@@ -1,7 +1,7 @@
 """The scaling study: many GPTs of many sizes, one row of a CSV for each.
 
-    python sweep.py runs.csv --workers 2
-    torchrun --nproc-per-node 2 sweep.py runs.csv
+    python -m studies runs.csv --workers 2
+    torchrun --nproc-per-node 2 -m studies runs.csv
 
 Three studies, in this order. `lr`: every size with several learning rates.
 `grid`: every size with every compute budget, at its best learning rate.
@@ -27,19 +27,16 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-if (parent := str(Path(__file__).resolve().parents[1])) not in sys.path:
-    sys.path.insert(0, parent)
-
-import pandas as pd
-
 import corpora
+import laws
 import utils
-from utils.distributed import processes
+from utils import processes
 
 STUDIES = ('lr', 'grid', 'data')
 NUM_EVALUATED = 65_536  # validation tokens that a loss is the mean of
@@ -74,7 +71,7 @@ class Run:
     @property
     def cost(self):
         """Operations in training, every matrix product counted."""
-        return utils.train_flops(self.config, self.tokens)
+        return laws.train_flops(self.config, self.tokens)
 
     @property
     def key(self):
@@ -305,13 +302,13 @@ def execute(run, tokens, options):
         measured = outcome(history)
     except FloatingPointError:
         measured = DIVERGED
-    non_embedding, parameters = utils.count_parameters(run.config)
+    non_embedding, parameters = laws.count_parameters(run.config)
     gpu = device.type == 'cuda'
     return Row(
         **dataclasses.asdict(run),
         non_embedding=non_embedding,
         parameters=parameters,
-        flops_kaplan=utils.train_flops(run.config, run.tokens, rule='kaplan'),
+        flops_kaplan=laws.train_flops(run.config, run.tokens, rule='kaplan'),
         flops_hoffmann=run.cost,
         **measured,
         processes=processes()[1],
@@ -360,7 +357,7 @@ def affordable(size, options):
         options.vocab_size, size[0], num_heads(size[0]), size[1],
         options.num_steps,
     )  # fmt: skip
-    per_token = utils.train_flops(config, 1)
+    per_token = laws.train_flops(config, 1)
     tokens = [budget / per_token for budget in options.budgets]
     low, high = options.min_tokens, options.max_tokens
     return [n for n in tokens if low <= n <= high]
@@ -433,7 +430,7 @@ def seconds_per_operation(run, tokens, options):
     ).seconds
     fastest = min(seconds[1] - seconds[0], seconds[2] - seconds[1])
     per_step = run.batch_size * run.num_steps
-    return fastest / utils.train_flops(run.config, per_step)
+    return fastest / laws.train_flops(run.config, per_step)
 
 
 def show_plan(study, runs, done, tokens, options):
@@ -620,7 +617,3 @@ def main(words=None):
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

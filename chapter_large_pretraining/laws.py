@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import huber, logsumexp
 
-from .models import GPT
+from utils import GPT
 
 
 def count_parameters(config):

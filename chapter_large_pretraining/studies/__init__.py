@@ -1,0 +1,8 @@
+"""Recorded studies, each with the command that repeats it."""
+
+import sys
+from pathlib import Path
+
+# utils.py lies beside the chapter's folder, in which the command is given
+if (root := str(Path(__file__).resolve().parents[2])) not in sys.path:
+    sys.path.insert(0, root)

@@ -90,7 +90,12 @@ def clean(nb):
     )
     for i, cell in enumerate(nb.cells):
         cell.setdefault('id', f'cell-{i:03d}')
-        for key in set(cell.metadata) - {'tags', 'jupyter'}:
+        for key in set(cell.metadata) - {
+            'tags',
+            'reason',
+            'jupyter',
+            'cellView',
+        }:
             del cell.metadata[key]
         if cell.cell_type == 'code':
             cell.outputs = join_streams(cell.outputs)

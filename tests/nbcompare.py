@@ -3,8 +3,8 @@
 - Decimals may differ by RTOL and one unit of the last printed place. All
   other text is exact. Pixels are not compared, the number of figures is.
 - A code cell that was not executed, or not in order, errors, warnings and
-  widget state in the file, and skipped cells fail. An ignored output needs
-  a reason: '# NBVAL_IGNORE_OUTPUT', and below it '# because ...'.
+  widget state in the file, and skipped cells fail. An ignored output, tagged
+  'nbval-ignore-output', needs a "reason" in the cell's metadata.
 - Figures are those of the Python version which recorded them. On another
   version the cells run, and the claims inside them raise if they are false,
   but outputs are compared only with --compare-always.
@@ -126,12 +126,9 @@ def cell_problem(cell, expected_count):
     options.update(find_comment_markers(cell.source))
     if options.get('skip') or options.get('check_exception'):
         return 'Cells that are skipped or expected to raise are refused'
-    if options.get('check') is False:
-        # below the marker if there is one, anywhere if it is a tag
-        marker = r'^\s*# *\w*_IGNORE_OUTPUT\s*\n'
-        marker = marker if 'IGNORE_OUTPUT' in cell.source else '^'
-        if not re.search(marker + r'\s*# because \S', cell.source, re.M):
-            return 'An ignored output needs a line "# because ..." below'
+    reason = cell.metadata.get('reason', '')
+    if options.get('check') is False and not reason.strip():
+        return 'An ignored output needs a "reason" in the cell\'s metadata'
     if cell.source.strip() and cell.execution_count is None:
         return 'The cell was not executed: run "make notebooks"'
     if cell.execution_count not in (None, expected_count):

@@ -1,28 +1,47 @@
-# make lab    set up .venv once, then open the chapter in JupyterLab
-# make test   set up .venv once, then check everything
+# make lab     set up .venv once, then open the chapter in JupyterLab
+# make quick   set up .venv once, then check all that needs no long run
+# make test    set up .venv once, then check everything
+#
+# make lab LAB_OPTIONS=--ip=0.0.0.0      options of JupyterLab
+# make lab BIN=/path/to/env/bin READY=   in an environment of your own
 PYTHON ?= python3
 D2L = d2l==1.0.3
 BIN = .venv/bin
 READY = .venv/.ready
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: lab test notebooks site drawings badges format benchmark clean
+.PHONY: lab quick test lint notebooks site drawings badges format benchmark \
+  clean
 
-# a notebook that is not trusted shows no figures
+# A notebook that is not trusted shows no figures. .jupyter holds one default:
+# JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
 lab: $(READY)
-	$(BIN)/jupyter trust chapter_large_pretraining/*.ipynb
-	$(BIN)/jupyter lab chapter_large_pretraining/index.ipynb
+	@$(BIN)/jupyter trust chapter_large_pretraining/*.ipynb
+	@echo 'Starting JupyterLab, usually at http://localhost:8888; Ctrl-C stops it'
+	@$(BIN)/jupyter lab -y --allow-root --Application.log_level=ERROR \
+	  --LabApp.app_settings_dir='$(CURDIR)/.jupyter' \
+	  --LabApp.default_url=/lab/tree/chapter_large_pretraining/index.ipynb \
+	  $(LAB_OPTIONS)
 
-test: $(READY)
+quick: lint
+	$(PYTEST) -m 'not slow' tests
+
+test: lint
+	$(PYTEST)
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-# run every notebook from a fresh kernel and keep its outputs
+# run every notebook from a fresh kernel and keep its outputs; index comes
+# last, since it shows drawings that are taken from the others
+INDEX = chapter_large_pretraining/index.ipynb
 notebooks: $(READY)
-	$(BIN)/python tests/execute.py
+	$(BIN)/python tests/execute.py \
+	  $(filter-out $(INDEX),$(wildcard chapter_large_pretraining/*.ipynb))
 	$(BIN)/python img/draw.py
-	$(BIN)/python tests/execute.py chapter_large_pretraining/index.ipynb
+	$(BIN)/python tests/execute.py $(INDEX)
 
 # the chapter as a web site, from the stored outputs
 site: $(READY)

@@ -1,3 +1,18 @@
-"""Loads the plugin that compares the notebooks (tests/nbcompare.py)."""
+"""The plugin that compares notebooks (tests/nbcompare.py), and Ctrl-C."""
+
+import signal
+
+import pytest
 
 pytest_plugins = ['nbcompare']
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, here and in processes that a test starts.
+
+    It would not where the suite itself was started to ignore it, as by nohup.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -1,32 +1,23 @@
-"""Attention, models, objectives and training of the chapter.
+"""BERT, T5 and GPT: attention, training, models, objectives, generation.
 
-Shapes stand at line ends: `batch` is the number of sequences, `num_steps` of
-tokens in each, `num_hiddens` of features per token.
+The parts follow each other as in the chapter. Shapes stand at line ends:
+`batch` is the number of sequences, `num_steps` of tokens in each,
+`num_hiddens` of features per token. Lines are set by hand, as a lesson.
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
 import os
 import time
-from itertools import islice
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-# ---- Masks and attention ----
+# ---- Masks: boolean, True means "may attend", combined with & -------------
 
 
 def padding_mask(valid_lens, num_keys):
@@ -37,8 +28,7 @@ def padding_mask(valid_lens, num_keys):
     """
     if ((valid_lens < 0) | (valid_lens > num_keys)).any():
         raise ValueError(
-            f'valid_lens is {valid_lens.tolist()}, outside [0, {num_keys}]'
-        )
+            f'valid_lens is {valid_lens.tolist()}, outside [0, {num_keys}]')
     positions = torch.arange(num_keys, device=valid_lens.device)
     return (positions < valid_lens[:, None])[:, None, None]
 
@@ -49,8 +39,7 @@ def causal_mask(num_queries, num_keys=None, device=None):
     The mask is (num_queries, num_keys). The queries are the last positions
     of the keys. Raises ValueError for more queries than keys.
     """
-    if num_keys is None:
-        num_keys = num_queries
+    num_keys = num_queries if num_keys is None else num_keys
     if num_queries > num_keys:
         raise ValueError(f'{num_queries} queries for {num_keys} keys')
     mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
@@ -60,7 +49,7 @@ def causal_mask(num_queries, num_keys=None, device=None):
 def prefix_mask(num_prefix, num_steps, device=None):
     """Let all attend to the first `num_prefix` keys, and causally beyond.
 
-    The mask is (num_steps, num_steps); it is the single-stack form of an
+    The mask is (num_steps, num_steps), the single-stack form of an
     encoder-decoder (Raffel et al., 2020, section 3.2). Raises ValueError
     for a prefix outside [0, num_steps].
     """
@@ -70,26 +59,16 @@ def prefix_mask(num_prefix, num_steps, device=None):
     return causal_mask(num_steps, device=device) | in_prefix
 
 
-def banded_mask(num_steps, width, device=None):
-    """Let each query attend to the last `width` positions, its own the last.
-
-    The mask is (num_steps, num_steps): the local pattern of the Sparse
-    Transformer (Child et al., 2019, section 4.2). Raises ValueError for a
-    width below one.
-    """
-    if width < 1:
-        raise ValueError(f'width is {width}, below 1')
-    return causal_mask(num_steps, device=device).triu(1 - width)
+# ---- Attention -------------------------------------------------------------
 
 
 def attention(Q, K, V, mask=None, bias=None, scale=None, dropout=0.0):
-    """Scaled dot-product attention by its definition, with the weights.
+    """Scaled dot-product attention, and its weights (before dropout).
 
     `Q` is (batch, num_heads, num_queries, d), `K` and `V` have num_keys in
-    place of num_queries; `mask` (boolean) and `bias` (added to the scores)
-    broadcast to (batch, num_heads, num_queries, num_keys), the shape of the
-    weights. A query that may attend to nothing gets zeros. (Vaswani et al.,
-    2017, section 3.2.1)
+    place of num_queries; `mask` and `bias` broadcast to the weights, (batch,
+    num_heads, num_queries, num_keys). A query that may attend to nothing
+    gets zeros. (Vaswani et al., 2017, section 3.2.1)
     """
     scale = Q.shape[-1] ** -0.5 if scale is None else scale
     scores = Q @ K.transpose(-2, -1) * scale
@@ -106,34 +85,9 @@ def attention(Q, K, V, mask=None, bias=None, scale=None, dropout=0.0):
 
 def fused_attention(Q, K, V, mask=None, bias=None, scale=None, dropout=0.0):
     """The output of `attention` from PyTorch's fused kernel, no weights."""
-    if bias is not None and mask is not None:
-        mask = torch.where(mask, bias, -math.inf)
-    elif bias is not None:
-        mask = bias
+    if bias is not None:
+        mask = bias if mask is None else torch.where(mask, bias, -math.inf)
     return F.scaled_dot_product_attention(Q, K, V, mask, dropout, scale=scale)
-
-
-def check_width(X, num_hiddens):
-    """Raise ValueError unless `X` is (batch, num_steps, num_hiddens)."""
-    if X.dim() != 3 or X.shape[-1] != num_hiddens:
-        raise ValueError(
-            f'X of shape {tuple(X.shape)} is not (batch, num_steps, '
-            f'num_hiddens = {num_hiddens})'
-        )
-
-
-def check_mask(mask, shape):
-    """Raise ValueError unless `mask` is boolean and broadcasts to `shape`."""
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise ValueError(f'mask is {mask.dtype}, not torch.bool')
-    sizes = zip(reversed(mask.shape), reversed(shape), strict=False)
-    if mask.dim() > len(shape) or any(m not in (1, n) for m, n in sizes):
-        raise ValueError(
-            f'mask of shape {tuple(mask.shape)} does not broadcast to '
-            f'(batch, num_heads, num_queries, num_keys) = {tuple(shape)}'
-        )
 
 
 class KVCache:
@@ -154,12 +108,17 @@ class KVCache:
         return K, V
 
 
-class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., 2017, section 3.2.2).
+class ResidualWriter(nn.Linear):
+    """A linear layer whose output is added to the residual stream."""
 
-    `X` and the output are (batch, num_steps, num_hiddens). With a `cache`,
-    `X` holds the new positions only. Raises ValueError for shapes that do
-    not fit and for a mask that is not boolean.
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (Vaswani et al., 2017, sections 3.2.2 and 3.2.3).
+
+    `X` and the output are (batch, num_queries, num_hiddens); keys and values
+    are those of `memory` (batch, num_keys, num_hiddens), by default of `X`.
+    With a `cache`, `X` holds the new positions only, and a memory is taken
+    in once. Raises ValueError for another width and a mask that is no mask.
     """
 
     def __init__(self, config):
@@ -167,18 +126,24 @@ class MultiHeadAttention(nn.Module):
         wide = config.num_heads * config.head_width
         self.config, self.recorded = config, None
         self.W_qkv = nn.Linear(config.num_hiddens, 3 * wide, config.bias)
-        self.W_o = nn.Linear(wide, config.num_hiddens, config.bias)
+        self.W_o = ResidualWriter(wide, config.num_hiddens, config.bias)
 
-    def forward(self, X, mask=None, bias=None, cache=None):
-        check_width(X, self.config.num_hiddens)
-        Q, K, V = map(self.split_heads, self.W_qkv(X).chunk(3, dim=-1))
-        if cache is not None:
-            K, V = cache.append(K, V)
+    def forward(self, X, memory=None, mask=None, bias=None, cache=None):
+        Q, K, V = self.project(X)
+        if memory is not None and cache:  # it has taken in the memory
+            K, V = cache.K, cache.V
+        else:
+            if memory is not None:
+                _, K, V = self.project(memory)
+            if cache is not None:
+                K, V = cache.append(K, V)
         return self.attend(Q, K, V, mask, bias)
 
-    def split_heads(self, H):
-        """(batch, num_steps, wide) to (batch, num_heads, num_steps, d)."""
-        return H.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
+    def project(self, X):
+        """Queries, keys and values, (batch, num_heads, num_steps, d) each."""
+        check_width(X, self.config.num_hiddens)
+        heads = self.W_qkv(X).unflatten(-1, (3, self.config.num_heads, -1))
+        return heads.permute(2, 0, 3, 1, 4)
 
     def attend(self, Q, K, V, mask=None, bias=None):
         """From queries, keys and values to (batch, num_steps, num_hiddens)."""
@@ -193,42 +158,34 @@ class MultiHeadAttention(nn.Module):
         return self.W_o(Y.transpose(1, 2).flatten(2))
 
 
-class CrossAttention(MultiHeadAttention):
-    """Multi-head attention whose keys and values come from a `memory`.
+def check_width(X, num_hiddens):
+    """Raise ValueError unless `X` is (batch, num_steps, num_hiddens)."""
+    if X.dim() != 3 or X.shape[-1] != num_hiddens:
+        raise ValueError(f'X of shape {tuple(X.shape)} is not (batch, '
+                         f'num_steps, num_hiddens = {num_hiddens})')
 
-    `X` is (batch, num_queries, num_hiddens), `memory` (batch, num_keys,
-    num_hiddens), the output has the shape of `X`. With a `cache` the keys
-    and values are computed once. Raises ValueError like
-    `MultiHeadAttention`. (Vaswani et al., 2017, section 3.2.3)
-    """
 
-    def __init__(self, config):
-        super().__init__(config)
-        wide = self.W_o.in_features
-        del self.W_qkv
-        self.W_q = nn.Linear(config.num_hiddens, wide, config.bias)
-        self.W_kv = nn.Linear(config.num_hiddens, 2 * wide, config.bias)
-
-    def forward(self, X, memory, mask=None, cache=None):
-        for H in (X, memory):
-            check_width(H, self.config.num_hiddens)
-        Q = self.split_heads(self.W_q(X))
-        cache = KVCache() if cache is None else cache
-        if not len(cache):
-            KV = self.W_kv(memory).chunk(2, dim=-1)
-            cache.append(*map(self.split_heads, KV))
-        return self.attend(Q, cache.K, cache.V, mask)
+def check_mask(mask, shape):
+    """Raise ValueError unless `mask` is boolean and broadcasts to `shape`."""
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f'mask is {mask.dtype}, not torch.bool')
+    sizes = zip(reversed(mask.shape), reversed(shape), strict=False)
+    if not 2 <= mask.dim() <= 4 or any(m not in (1, n) for m, n in sizes):
+        raise ValueError(
+            f'mask of shape {tuple(mask.shape)} does not broadcast to '
+            f'(batch, num_heads, num_queries, num_keys) = {shape}')
 
 
 @contextlib.contextmanager
 def record_attention(model):
     """Collect the attention weights of every layer, in the order of calls.
 
-    Inside the `with` block the layers compute attention by the definition;
-    the list that it yields grows by (batch, num_heads, num_queries,
+    The list that it yields grows by (batch, num_heads, num_queries,
     num_keys) per call of a layer.
     """
-    layers = [m for m in model.modules() if hasattr(m, 'recorded')]
+    layers = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
     maps = []
     for layer in layers:
         layer.recorded = maps
@@ -251,17 +208,17 @@ def reach(model, X):
     changed = X.repeat(num_steps + 1, 1)  # the last row stays as it is
     changed.diagonal().copy_(torch.where(X > 0, X - 1, 1))
     Y = model(changed)
+    if not Y.isfinite().all():
+        raise ValueError('outputs are not finite')
     return ((Y[:-1] - Y[-1]).abs().amax(-1) > 1e-6).T
 
 
-# ---- Blocks and models ----
+# ---- Configuration ---------------------------------------------------------
 
 
 class GatedGELU(nn.Module):
-    """One half of the features, after GELU, times the other half.
-
-    (..., 2 * width) in, (..., width) out. (Shazeer, 2020, section 2)
-    """
+    """Half of (..., 2 * width), after GELU, times the other half (Shazeer,
+    2020, section 2)."""
 
     def forward(self, H):
         gate, H = H.chunk(2, dim=-1)
@@ -269,11 +226,8 @@ class GatedGELU(nn.Module):
 
 
 ACTIVATIONS = {
-    'relu': nn.ReLU,
-    'gelu': nn.GELU,
-    'gelu_tanh': lambda: nn.GELU(approximate='tanh'),
-    'gated_gelu': GatedGELU,
-}
+    'relu': nn.ReLU, 'gelu': nn.GELU, 'gated_gelu': GatedGELU,
+    'gelu_tanh': lambda: nn.GELU(approximate='tanh')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,8 +239,8 @@ class Config:
     to one over the square root of `head_width`. With `share_blks` all blocks
     are one and the same. Relative positions fall into `num_buckets`, the
     last for all from `max_distance` on. Raises ValueError for a size below
-    one, heads that do not divide `num_hiddens` and have no `head_width`, a
-    dropout outside [0, 1) and an unknown activation.
+    one, heads that do not divide `num_hiddens` and have no `head_width`, too
+    few buckets, a dropout outside [0, 1) and an unknown activation.
     """
 
     vocab_size: int
@@ -314,168 +268,58 @@ class Config:
     tie_weights: bool = True
 
     def __post_init__(self):
-        if self.ffn_num_hiddens is None:
-            object.__setattr__(self, 'ffn_num_hiddens', 4 * self.num_hiddens)
-        if self.embedding_size is None:
-            object.__setattr__(self, 'embedding_size', self.num_hiddens)
-        for name in ('vocab_size', 'num_hiddens', 'num_heads', 'num_blks',
-                     'max_len', 'ffn_num_hiddens', 'embedding_size',
-                     'num_segments'):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} is {getattr(self, name)}, below 1')
-        if self.head_width is None:
-            if self.num_hiddens % self.num_heads:
-                raise ValueError(
-                    f'num_hiddens is {self.num_hiddens}, not a multiple of '
-                    f'num_heads, {self.num_heads}'
-                )
-            width = self.num_hiddens // self.num_heads
-            object.__setattr__(self, 'head_width', width)
-        if self.head_width < 1:
-            raise ValueError(f'head_width is {self.head_width}, below 1')
+        heads = max(1, self.num_heads)
+        if self.head_width is None and self.num_hiddens % heads:
+            raise ValueError(f'num_hiddens is {self.num_hiddens}, not a '
+                             f'multiple of num_heads, {self.num_heads}')
+        for name, value in {'ffn_num_hiddens': 4 * self.num_hiddens,
+                            'embedding_size': self.num_hiddens,
+                            'head_width': self.num_hiddens // heads}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, int | None) and value < 1:
+                raise ValueError(f'{field.name} is {value}, below 1')
         if self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2:
             raise ValueError(
                 f'num_buckets is {self.num_buckets}, below 4, or max_distance '
-                f'is {self.max_distance}, not above half of that'
-            )
+                f'is {self.max_distance}, not above half of that')
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout is {self.dropout}, outside [0, 1)')
         if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f'activation is {self.activation!r}, not one of '
-                f'{", ".join(ACTIVATIONS)}'
-            )
-
-    @classmethod
-    def gpt2(cls, size='small', **changes):
-        """GPT-2's published shapes (Radford et al., 2019, table 2).
-
-        Raises ValueError for a size other than small, medium, large, xl.
-        """
-        shapes = {'small': (768, 12, 12), 'medium': (1024, 16, 24),
-                  'large': (1280, 20, 36), 'xl': (1600, 25, 48)}  # fmt: skip
-        defaults = {'vocab_size': 50257, 'max_len': 1024, 'dropout': 0.1,
-                    'activation': 'gelu_tanh'}  # fmt: skip
-        return cls(**{**published(shapes, size), **defaults, **changes})
-
-    @classmethod
-    def bert(cls, size='base', **changes):
-        """BERT's published shapes (Devlin et al., 2019, section 3).
-
-        Raises ValueError for a size other than base, large.
-        """
-        shapes = {'base': (768, 12, 12), 'large': (1024, 16, 24)}
-        defaults = {'vocab_size': 30522, 'max_len': 512, 'dropout': 0.1,
-                    'pre_norm': False, 'norm_eps': 1e-12,
-                    'scaled_init': False}  # fmt: skip
-        return cls(**{**published(shapes, size), **defaults, **changes})
-
-    @classmethod
-    def albert(cls, size='base', **changes):
-        """ALBERT's published shapes (Lan et al., 2020, table 1).
-
-        Raises ValueError for a size other than base, large, xlarge, xxlarge.
-        """
-        shapes = {'base': (768, 12, 12), 'large': (1024, 16, 24),
-                  'xlarge': (2048, 16, 24),
-                  'xxlarge': (4096, 64, 12)}  # fmt: skip
-        defaults = {'vocab_size': 30000, 'max_len': 512, 'pre_norm': False,
-                    'norm_eps': 1e-12, 'scaled_init': False,
-                    'activation': 'gelu_tanh', 'embedding_size': 128,
-                    'share_blks': True}  # fmt: skip
-        return cls(**{**published(shapes, size), **defaults, **changes})
-
-    @classmethod
-    def t5(cls, size='small', **changes):
-        """T5's published shapes (Raffel et al., 2020, section 3.7).
-
-        Raises ValueError for a size other than small, base, large, 3b, 11b.
-        """
-        shapes = {'small': (512, 8, 6), 'base': (768, 12, 12),
-                  'large': (1024, 16, 24), '3b': (1024, 32, 24),
-                  '11b': (1024, 128, 24)}  # fmt: skip
-        shape = published(shapes, size)
-        huge = {'3b': 16384, '11b': 65536}
-        shape['head_width'] = 128 if size in huge else 64
-        shape['ffn_num_hiddens'] = huge.get(size, 4 * shape['num_hiddens'])
-        return cls(**{**shape, **T5_DEFAULTS, **changes})
-
-    @classmethod
-    def t5_v1_1(cls, size='small', **changes):
-        """The shapes of T5 version 1.1: gated GELU, no tied output layer.
-
-        As released with T5 (Raffel et al., 2020). Raises ValueError for a
-        size other than small, base, large, xl, xxl.
-        """
-        shapes = {'small': (512, 6, 8), 'base': (768, 12, 12),
-                  'large': (1024, 16, 24), 'xl': (2048, 32, 24),
-                  'xxl': (4096, 64, 24)}  # fmt: skip
-        wide = {'small': 1024, 'base': 2048, 'large': 2816, 'xl': 5120,
-                'xxl': 10240}  # fmt: skip
-        shape = published(shapes, size)
-        shape.update(head_width=64, ffn_num_hiddens=wide[size])
-        v1_1 = {'activation': 'gated_gelu', 'tie_weights': False}
-        return cls(**{**shape, **T5_DEFAULTS, **v1_1, **changes})
+            raise ValueError(f'activation is {self.activation!r}, not one of '
+                             f'{", ".join(ACTIVATIONS)}')
 
 
-T5_DEFAULTS = {
-    'vocab_size': 32128, 'max_len': 512, 'dropout': 0.1, 'rms_norm': True,
-    'norm_eps': 1e-6, 'bias': False, 'activation': 'relu', 'scale': 1.0,
-    'scaled_init': False,
-}  # fmt: skip
-
-
-def published(shapes, size):
-    """The shape of that size by name; ValueError if there is none."""
-    if size not in shapes:
-        raise ValueError(f'size is {size!r}, not one of {list(shapes)}')
-    names = 'num_hiddens', 'num_heads', 'num_blks'
-    return dict(zip(names, shapes[size], strict=True))
+def check_unused(config, *names):
+    """Raise ValueError for fields that a model has no use for, if set."""
+    plain = Config(config.vocab_size, config.num_hiddens, 1)
+    for name in names:
+        value, default = getattr(config, name), getattr(plain, name)
+        if value != default:
+            raise ValueError(f'{name} is {value}; this model has {default}')
 
 
 def check_ids(X, config, start=0):
     """Raise ValueError unless `X` holds ids that the model can embed."""
     if X.dim() != 2 or X.numel() == 0:
-        raise ValueError(
-            f'X of shape {tuple(X.shape)} is not (batch, num_steps), both '
-            'at least 1'
-        )
+        raise ValueError(f'X of shape {tuple(X.shape)} is not (batch, '
+                         'num_steps), both at least 1')
     if start + X.shape[1] > config.max_len:
-        raise ValueError(
-            f'{start + X.shape[1]} tokens, more than max_len, {config.max_len}'
-        )
-    low, high = X.min().item(), X.max().item()
-    if low < 0 or high >= config.vocab_size:
-        raise ValueError(
-            f'token id {low if low < 0 else high} outside the vocabulary of '
-            f'{config.vocab_size}'
-        )
+        raise ValueError(f'{start + X.shape[1]} tokens, more than max_len, '
+                         f'{config.max_len}')
+    check_range('token id', X, config.vocab_size)
 
 
-def mask_of_each(mask, config):
-    """The masks of the blocks: one for all of them, or a list of theirs.
-
-    Raises ValueError for a list with more or fewer masks than blocks.
-    """
-    masks = mask if isinstance(mask, list) else [mask] * config.num_blks
-    if len(masks) != config.num_blks:
-        raise ValueError(f'{len(masks)} masks for {config.num_blks} blocks')
-    return masks
+def check_range(name, ids, size):
+    """Raise ValueError unless all `ids` lie in 0..size - 1."""
+    for value in (ids.min().item(), ids.max().item()):
+        if not 0 <= value < size:
+            raise ValueError(f'{name} {value} outside 0..{size - 1}')
 
 
-def check_segments(segments, X, config):
-    """Raise ValueError unless `segments` has an id for each token of `X`."""
-    if segments.shape != X.shape:
-        raise ValueError(
-            f'segments of shape {tuple(segments.shape)} for tokens of shape '
-            f'{tuple(X.shape)}'
-        )
-    low, high = segments.min().item(), segments.max().item()
-    if low < 0 or high >= config.num_segments:
-        raise ValueError(
-            f'segment {low if low < 0 else high} outside 0..'
-            f'{config.num_segments - 1}'
-        )
+# ---- Blocks ----------------------------------------------------------------
 
 
 def norm(config, width=None):
@@ -485,7 +329,10 @@ def norm(config, width=None):
 
 
 class FeedForward(nn.Sequential):
-    """The position-wise feed-forward network of one block."""
+    """The position-wise feed-forward network of one block.
+
+    (..., num_hiddens) in and out. (Vaswani et al., 2017, section 3.3)
+    """
 
     def __init__(self, config):
         num_hiddens, wide = config.num_hiddens, config.ffn_num_hiddens
@@ -493,526 +340,172 @@ class FeedForward(nn.Sequential):
         super().__init__(
             nn.Linear(num_hiddens, gates * wide, config.bias),
             ACTIVATIONS[config.activation](),
-            nn.Linear(wide, num_hiddens, config.bias),
-        )
+            ResidualWriter(wide, num_hiddens, config.bias))
+
+
+class Residual(nn.Module):
+    """A layer with its norm, and the connection around them.
+
+        pre-norm   X + dropout(layer(norm(X)))
+        post-norm  norm(X + dropout(layer(X)))
+
+    Post-norm is the order of Vaswani et al. (2017) and GPT, pre-norm that of
+    GPT-2 (Radford et al., 2019, section 2.3).
+    """
+
+    def __init__(self, config, layer):
+        super().__init__()
+        self.pre_norm, self.layer = config.pre_norm, layer
+        self.norm, self.dropout = norm(config), nn.Dropout(config.dropout)
+
+    def forward(self, X, **inputs):
+        if self.pre_norm:
+            return X + self.dropout(self.layer(self.norm(X), **inputs))
+        return self.norm(X + self.dropout(self.layer(X, **inputs)))
 
 
 class Block(nn.Module):
-    """Attention and feed-forward network, each with norm and residual.
-
-    Post-norm is the order of Vaswani et al. (2017) and GPT, pre-norm that of
-    GPT-2 (Radford et al., 2019, section 2.3). (batch, num_steps,
-    num_hiddens) in and out.
-    """
+    """Attention and feed-forward network, (batch, num_steps, num_hiddens)."""
 
     def __init__(self, config):
         super().__init__()
-        self.pre_norm = config.pre_norm
-        self.attention = MultiHeadAttention(config)
-        self.ffn = FeedForward(config)
-        self.norm1, self.norm2 = norm(config), norm(config)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def residual(self, X, norm, layer):
-        if self.pre_norm:
-            return X + self.dropout(layer(norm(X)))
-        return norm(X + self.dropout(layer(X)))
+        self.attention = Residual(config, MultiHeadAttention(config))
+        self.ffn = Residual(config, FeedForward(config))
 
     def forward(self, X, mask=None, bias=None, cache=None):
-        X = self.residual(
-            X, self.norm1, lambda Y: self.attention(Y, mask, bias, cache)
-        )
-        return self.residual(X, self.norm2, self.ffn)
-
-
-class DecoderBlock(Block):
-    """A block with cross-attention to a memory between its two parts.
-
-    `caches` are one for the block's own tokens and one for the memory.
-    (Vaswani et al., 2017, section 3.1)
-    """
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.across, self.norm3 = CrossAttention(config), norm(config)
-
-    def forward(self, X, mask, bias, memory, memory_mask, caches):
-        X = self.residual(
-            X, self.norm1, lambda Y: self.attention(Y, mask, bias, caches[0])
-        )
-        X = self.residual(
-            X, self.norm3,
-            lambda Y: self.across(Y, memory, memory_mask, caches[1]),
-        )  # fmt: skip
-        return self.residual(X, self.norm2, self.ffn)
+        X = self.attention(X, mask=mask, bias=bias, cache=cache)
+        return self.ffn(X)
 
 
 def init_weights(model, config):
-    """Draw all weights from N(0, init_std), biases zero.
+    """Draw the weights of each module by what it is.
 
-    With `config.scaled_init`, the layers that write to the residual stream
-    are divided by the square root of their number, 2 * num_blks (Radford et
-    al., 2019, section 2.3).
+    ==================  ==================================================
+    `ResidualWriter`    N(0, init_std / sqrt(2 num_blks)), without
+                        `scaled_init` N(0, init_std)
+    other linear layer  N(0, init_std)
+    embedding           N(0, init_std)
+    bias                0
+    norm                scale 1, shift 0, as PyTorch makes it
+    ==================  ==================================================
+
+    A stack of blocks writes 2 num_blks times to its residual stream, which
+    so keeps its size at any depth (Radford et al., 2019, section 2.3).
     """
-    for name, p in model.named_parameters():
-        if p.dim() > 1:
-            writes = name.endswith(('W_o.weight', 'ffn.2.weight'))
-            shrink = config.scaled_init and writes
-            num_writes = 2 * config.num_blks if shrink else 1
-            nn.init.normal_(p, std=config.init_std / math.sqrt(num_writes))
-        elif name.endswith('bias'):
-            nn.init.zeros_(p)
+    num_writes = 2 * config.num_blks if config.scaled_init else 1
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            writes = num_writes if isinstance(module, ResidualWriter) else 1
+            std = config.init_std / math.sqrt(writes)
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
-class MaskedTokenHead(nn.Module):
-    """From representations to scores for every token of the vocabulary.
+# ---- Muon ------------------------------------------------------------------
 
-    (..., num_hiddens) in, (..., vocab_size) out. The last product shares
-    its weights with the token embedding.
-    """
 
-    def __init__(self, config, embedding):
-        super().__init__()
-        num_hiddens, width = config.num_hiddens, config.embedding_size
-        self.transform = nn.Identity()
-        if config.mlm_transform:
-            self.transform = nn.Sequential(
-                nn.Linear(num_hiddens, width),
-                ACTIVATIONS[config.activation](),
-                norm(config, width),
-            )
-        elif width != num_hiddens:
-            self.transform = nn.Linear(num_hiddens, width)
-        self.decoder = nn.Linear(width, config.vocab_size)
-        if config.tie_weights:
-            self.decoder.weight = embedding
-
-    def forward(self, H):
-        return self.decoder(self.transform(H))
-
-
-def new_blks(config):
-    """The list of blocks, all one and the same with `share_blks`."""
-    if config.share_blks:
-        return [Block(config)] * config.num_blks
-    return [Block(config) for _ in range(config.num_blks)]
-
-
-class GPT(nn.Module):
-    """The decoder-only Transformer (Radford et al., 2018 and 2019).
-
-    Maps token ids (batch, num_steps) to next-token scores (batch, num_steps,
-    vocab_size). `mask` is causal unless given; a list of masks has one for
-    each block (Brown et al., 2020, section 2.1). `caches` comes from
-    `new_caches` and makes `X` the continuation of what was fed before.
-    Raises ValueError for ids outside the vocabulary, an empty batch, more
-    than `max_len` tokens, and a list with another number of masks.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.token_embedding = nn.Embedding(
-            config.vocab_size, config.num_hiddens
-        )
-        self.pos_embedding = nn.Embedding(config.max_len, config.num_hiddens)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blks = nn.ModuleList(
-            Block(config) for _ in range(config.num_blks)
-        )
-        self.norm = norm(config) if config.pre_norm else nn.Identity()
-        self.head = nn.Linear(
-            config.num_hiddens, config.vocab_size, bias=False
-        )
-        if config.tie_weights:
-            self.head.weight = self.token_embedding.weight
-        init_weights(self, config)
-
-    def encode(self, X, mask=None, caches=None):
-        start = len(caches[0]) if caches else 0
-        check_ids(X, self.config, start)
-        num_steps = X.shape[1]
-        positions = torch.arange(start, start + num_steps, device=X.device)
-        H = self.token_embedding(X) + self.pos_embedding(positions)
-        H = self.dropout(H)  # (batch, num_steps, num_hiddens)
-        if mask is None:
-            mask = causal_mask(num_steps, start + num_steps, X.device)
-        masks = mask_of_each(mask, self.config)
-        for i, blk in enumerate(self.blks):
-            H = blk(H, masks[i], cache=caches[i] if caches else None)
-        return self.norm(H)
-
-    def forward(self, X, mask=None, caches=None):
-        return self.head(self.encode(X, mask, caches))
-
-    def new_caches(self):
-        return [KVCache() for _ in self.blks]
-
-
-class BERT(nn.Module):
-    """The encoder-only Transformer (Devlin et al., 2019, section 3).
-
-    Maps token ids (batch, num_steps) to scores for the token at every
-    position, (batch, num_steps, vocab_size). `segments` holds 0 or 1 per
-    token, `valid_lens` (batch,) says where padding begins; `mask` hides more
-    than padding. With `share_blks` and an `embedding_size` it is ALBERT (Lan
-    et al., 2020, section 3.1). Raises ValueError for ids outside the
-    vocabulary, an empty batch, more than `max_len` tokens, segments that do
-    not fit.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        num_hiddens, width = config.num_hiddens, config.embedding_size
-        self.token_embedding = nn.Embedding(config.vocab_size, width)
-        self.pos_embedding = nn.Embedding(config.max_len, width)
-        self.segment_embedding = nn.Embedding(config.num_segments, width)
-        self.embedding_norm = norm(config, width)
-        self.widen = nn.Identity()
-        if width != num_hiddens:
-            self.widen = nn.Linear(width, num_hiddens)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blks = nn.ModuleList(new_blks(config))
-        self.norm = norm(config) if config.pre_norm else nn.Identity()
-        self.mlm = MaskedTokenHead(config, self.token_embedding.weight)
-        self.pooler = nn.Sequential(
-            nn.Linear(num_hiddens, num_hiddens), nn.Tanh()
-        )
-        self.nsp = nn.Linear(num_hiddens, 2)
-        init_weights(self, config)
-
-    def embed(self, X, segments=None):
-        """The input of the blocks: (batch, num_steps, num_hiddens)."""
-        check_ids(X, self.config)
-        if segments is None:
-            segments = torch.zeros_like(X)
-        check_segments(segments, X, self.config)
-        H = self.token_embedding(X) + self.segment_embedding(segments)
-        H = H + self.pos_embedding.weight[: X.shape[1]]
-        return self.widen(self.dropout(self.embedding_norm(H)))
-
-    def encode(self, X, segments=None, valid_lens=None, mask=None):
-        """The output of the blocks: (batch, num_steps, num_hiddens)."""
-        H = self.embed(X, segments)
-        if valid_lens is not None:
-            padding = padding_mask(valid_lens, X.shape[1])
-            mask = padding if mask is None else padding & mask
-        for blk in self.blks:
-            H = blk(H, mask)
-        return self.norm(H)
-
-    def forward(self, X, segments=None, valid_lens=None, mask=None):
-        return self.mlm(self.encode(X, segments, valid_lens, mask))
-
-
-class Finetuned(nn.Module):
-    """A pretrained BERT and one new linear layer on top of it.
-
-    Maps what `BERT.encode` takes to `num_outputs` scores per token, (batch,
-    num_steps, num_outputs). With `frozen` only the new layer is trained.
-    """
-
-    def __init__(self, bert, num_outputs, frozen=False):
-        super().__init__()
-        self.bert = bert.requires_grad_(not frozen)
-        self.head = nn.Linear(bert.config.num_hiddens, num_outputs)
-
-    def forward(self, X, segments=None, valid_lens=None):
-        return self.head(self.bert.encode(X, segments, valid_lens))
-
-
-def bucket(offsets, bidirectional, num_buckets=32, max_distance=128):
-    """The bucket of each relative position, key minus query.
-
-    Half of the buckets hold one distance each, the other half grow with the
-    logarithm up to `max_distance`; all beyond share the last. If
-    `bidirectional`, half of all are for keys to the right; if not, those
-    share bucket 0. (Raffel et al., 2020, section 2.1)
-    """
-    right = 0
-    if bidirectional:
-        num_buckets //= 2
-        right = (offsets > 0) * num_buckets
-        distance = offsets.abs()
-    else:
-        distance = -offsets.clamp(max=0)
-    exact = num_buckets // 2
-    growth = (distance.clamp(min=1) / exact).log() / math.log(
-        max_distance / exact
-    )
-    far = exact + (growth * (num_buckets - exact)).long()
-    far = far.clamp(max=num_buckets - 1)
-    return right + torch.where(distance < exact, distance, far)
-
-
-class RelativeBias(nn.Module):
-    """A number per head and bucket, added to the attention scores.
-
-    Maps numbers of queries and keys to (1, num_heads, num_queries,
-    num_keys); the queries are the last positions of the keys. (Raffel et
-    al., 2020, section 2.1)
-    """
-
-    def __init__(self, config, bidirectional):
-        super().__init__()
-        self.bidirectional, self.config = bidirectional, config
-        self.table = nn.Embedding(config.num_buckets, config.num_heads)
-
-    def forward(self, num_queries, num_keys):
-        keys = torch.arange(num_keys, device=self.table.weight.device)
-        offsets = keys - keys[num_keys - num_queries :, None]
-        buckets = bucket(
-            offsets,
-            self.bidirectional,
-            self.config.num_buckets,
-            self.config.max_distance,
-        )  # (num_queries, num_keys)
-        return self.table(buckets).permute(2, 0, 1)[None]
-
-
-class Stack(nn.Module):
-    """The blocks of an encoder or a decoder, with one relative bias for all.
-
-    (batch, num_steps, num_hiddens) in and out; what follows the mask goes
-    to every block.
-    """
-
-    def __init__(self, config, block, bidirectional):
-        super().__init__()
-        self.blks = nn.ModuleList(
-            block(config) for _ in range(config.num_blks)
-        )
-        self.relative_bias = RelativeBias(config, bidirectional)
-        self.norm = norm(config) if config.pre_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, H, mask, num_keys, *inputs, caches=None):
-        bias = self.relative_bias(H.shape[1], num_keys)
-        H = self.dropout(H)
-        for i, blk in enumerate(self.blks):
-            cache = () if caches is None else (caches[i],)
-            H = blk(H, mask, bias, *inputs, *cache)
-        return self.dropout(self.norm(H))
-
-
-class T5(nn.Module):
-    """The encoder-decoder Transformer (Raffel et al., 2020, section 2.1).
-
-    Maps an input text `X` (batch, num_inputs) and the target so far, `Y`
-    (batch, num_steps), to scores of the next target tokens, (batch,
-    num_steps, vocab_size). `valid_lens` (batch,) says where the padding of
-    `X` begins. Positions are relative; `max_len` only limits memory. Raises
-    ValueError for ids outside the vocabulary, an empty batch, and more than
-    `max_len` tokens.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.token_embedding = nn.Embedding(
-            config.vocab_size, config.num_hiddens
-        )
-        self.encoder = Stack(config, Block, bidirectional=True)
-        self.decoder = Stack(config, DecoderBlock, bidirectional=False)
-        self.head = nn.Linear(config.num_hiddens, config.vocab_size, False)
-        if config.tie_weights:
-            self.head.weight = self.token_embedding.weight
-        init_weights(self, config)
-
-    def encode(self, X, valid_lens=None):
-        """The memory of a text: (batch, num_inputs, num_hiddens)."""
-        check_ids(X, self.config)
-        n = X.shape[1]
-        mask = None if valid_lens is None else padding_mask(valid_lens, n)
-        return self.encoder(self.token_embedding(X), mask, n)
-
-    def decode(self, Y, memory, valid_lens=None, caches=None):
-        """Scores of the tokens after each of `Y`, given a memory."""
-        start = len(caches[0][0]) if caches else 0
-        check_ids(Y, self.config, start)
-        num_keys = start + Y.shape[1]
-        mask = causal_mask(Y.shape[1], num_keys, Y.device)
-        padding = None
-        if valid_lens is not None:
-            padding = padding_mask(valid_lens, memory.shape[1])
-        H = self.decoder(
-            self.token_embedding(Y), mask, num_keys, memory, padding,
-            caches=caches or [(None, None)] * self.config.num_blks,
-        )  # fmt: skip
-        if self.config.tie_weights:
-            H = H * self.config.num_hiddens**-0.5
-        return self.head(H)
-
-    def forward(self, X, Y, valid_lens=None, caches=None):
-        return self.decode(Y, self.encode(X, valid_lens), valid_lens, caches)
-
-    def new_caches(self):
-        return [(KVCache(), KVCache()) for _ in self.decoder.blks]
-
-
-# ---- Processes ----
-
-
-def processes():
-    """The number of this process and how many there are: (rank, world).
-
-    Joins the others on the first call under `torchrun`; without it, (0, 1).
-    """
-    if 'RANK' in os.environ and not dist.is_initialized():
-        dist.init_process_group()
-    if not dist.is_initialized():
-        return 0, 1
-    return dist.get_rank(), dist.get_world_size()
-
-
-def share(batch, rank, world):
-    """This process's rows of a tensor, or of each of a tuple of tensors.
-
-    Raises ValueError for fewer rows than processes.
-    """
-    if isinstance(batch, (tuple, list)):
-        return tuple(share(X, rank, world) for X in batch)
-    if len(batch) < world:
-        raise ValueError(f'{len(batch)} rows in a batch, {world} processes')
-    return batch[rank::world]
-
-
-def total_of(values, device):
-    """The sums over all processes of a few numbers, as a list."""
-    values = torch.tensor(values, dtype=torch.float64, device=device)
-    if dist.is_initialized():
-        dist.all_reduce(values)
-    return values.tolist()
-
-
-class Runner(nn.Module):
-    """A model that is called with a function of it, `function(model, ...)`.
-
-    So the parameters are exchanged around any function, not `forward` only.
-    """
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, function, *inputs):
-        return function(self.model, *inputs)
-
-
-def parallelize(model, shard=False):
-    """A `Runner` of `model` for all processes.
-
-    Data-parallel, each process holds the whole model and the gradients are
-    averaged (Li et al., 2020). With `shard` it holds one part of every
-    parameter, and gathers a block when it needs it (Zhao et al., 2023).
-    Raises ValueError for `shard` without `torchrun`.
-    """
-    world, runner = processes()[1], Runner(model)
-    if shard:
-        if not dist.is_initialized():
-            raise ValueError('shard is for processes started by torchrun')
-        device = next(model.parameters()).device
-        mesh = dist.init_device_mesh(device.type, (world,))
-        for module in list(model.modules()):
-            if isinstance(module, Block):
-                fully_shard(module, mesh=mesh)
-        return fully_shard(runner, mesh=mesh, reshard_after_forward=True)
-    if world == 1:
-        return runner
-    return DistributedDataParallel(runner, static_graph=True)
-
-
-# ---- Training ----
-
-
-def orthogonalize(G, num_iters=5):
-    """Bring all singular values of the matrix `G` near one.
-
-    Newton-Schulz iteration of an odd polynomial (Jordan et al., 2024).
-    """
+def newton_schulz(A):
+    """The matrix P that takes X one step on, to P X, from A = X X^T."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = G / (G.norm() + 1e-7)
-    tall = X.shape[0] > X.shape[1]
-    X = X.T if tall else X
-    for _ in range(num_iters):
-        A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    return X.T if tall else X
+    P = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+    P.diagonal(dim1=1, dim2=2).add_(a)
+    return P
 
 
-def on_whole(function, G):
-    """`function` of a matrix that may be sharded, sharded the same way."""
-    if not isinstance(G, DTensor):
-        return function(G)
-    whole = function(G.full_tensor())
-    whole = DTensor.from_local(whole, G.device_mesh, [Replicate()])
-    return whole.redistribute(placements=G.placements)
+def orthogonalize(G):
+    """Bring all singular values of matrices `G`, (n, rows, cols), near one.
+
+    Five steps of Newton-Schulz iteration of an odd polynomial (Jordan et
+    al., 2024), each of which needs the smaller of X X^T and X^T X only. Of
+    a matrix that is not square, three steps and then two are multiplied with
+    each other first; with all five at once, rounding errors would grow.
+    """
+    tall, square = G.shape[1] > G.shape[2], G.shape[1] == G.shape[2]
+    X = G / (G.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for num_steps in (1, 1, 1, 1, 1) if square else (3, 2):
+        A = X.mT @ X if tall else X @ X.mT
+        Q = P = newton_schulz(A)
+        for _ in range(num_steps - 1):
+            A = P @ A @ P
+            P = newton_schulz(A)
+            Q = P @ Q
+        X = X @ Q if tall else Q @ X
+    return X
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalized, for matrices.
 
-    Jordan et al. (2024). Updates have the root mean square 0.2 of a typical
-    AdamW step, so that both optimizers take one learning rate (Liu et al.,
-    2025, section 2.2). Products are in bfloat16 on a GPU, else in float32.
-    Raises ValueError for a parameter that is not a matrix.
+    Jordan et al. (2024). Matrices of equal shape are one batch. Updates have
+    the root mean square 0.2 of a typical AdamW step, so that both optimizers
+    take one learning rate (Liu et al., 2025, section 2.2). Products are in
+    bfloat16 on a GPU, else in float32. Raises ValueError for a parameter
+    that is not a matrix.
     """
 
     def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.1):
-        super().__init__(
-            params,
-            {'lr': lr, 'momentum': momentum, 'weight_decay': weight_decay},
-        )
-        for p in self.param_groups[0]['params']:
+        super().__init__(params, {'lr': lr, 'momentum': momentum,
+                                  'weight_decay': weight_decay})
+        for p in [p for group in self.param_groups for p in group['params']]:
             if p.dim() != 2:
                 raise ValueError(f'parameter of {p.dim()} dimensions, not 2')
 
     @torch.no_grad()
     def step(self, closure=None):  # torch passes it when it loads a state
         for group in self.param_groups:
-            lr, beta = group['lr'], group['momentum']
+            batches = collections.defaultdict(list)
             for p in group['params']:
-                if p.grad is None:
-                    continue
-                m = self.state[p].setdefault('momentum', torch.zeros_like(p))
-                m.lerp_(p.grad, 1 - beta)
-                G = p.grad.lerp(m, beta)
-                G = on_whole(orthogonalize, G.bfloat16() if G.is_cuda else G)
-                p.mul_(1 - lr * group['weight_decay'])
-                p.add_(G.to(p.dtype), alpha=-0.2 * lr * max(p.shape) ** 0.5)
+                if p.grad is not None:
+                    batches[p.shape].append(p)
+            for params in batches.values():
+                self.update(params, group)
+
+    def update(self, params, group):
+        """One step of parameters that have one shape."""
+        lr, beta, gradients = group['lr'], group['momentum'], []
+        for p in params:
+            if p not in self.state:
+                self.state[p]['momentum'] = torch.zeros_like(p)
+            m = self.state[p]['momentum'].lerp_(p.grad, 1 - beta)
+            gradients.append(p.grad.lerp(m, beta))
+        size = 0.2 * lr * max(params[0].shape) ** 0.5
+        for p, X in zip(params, self.orthogonal(gradients), strict=True):
+            p.mul_(1 - lr * group['weight_decay']).sub_(X, alpha=size)
+
+    def orthogonal(self, gradients):
+        """The orthogonalized gradients, a batch."""
+        G = torch.stack(gradients)  # (num_params, rows, cols)
+        return orthogonalize(G.bfloat16() if G.is_cuda else G).to(G.dtype)
 
 
-def make_optimizers(model, optimizer, lr, betas, weight_decay):
-    """The optimizers of `train`: decay on matrices only, in blocks Muon."""
+def make_optimizers(model, optimizer, betas, muon=Muon):
+    """The optimizers of `train`: AdamW, and for 'muon' Muon in the blocks.
+
+    Matrices have weight decay 0.1. Raises ValueError for another name.
+    """
     if optimizer not in ('muon', 'adamw'):
         raise ValueError(f"optimizer is {optimizer!r}, not 'muon' or 'adamw'")
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    inside = {n for n, p in named if 'blks.' in n and p.dim() == 2}
-    if optimizer == 'adamw':
-        inside = set()
-    rest = [p for name, p in named if name not in inside]
-    groups = [
-        {'params': [p for p in rest if p.dim() > 1]},
-        {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0},
-    ]
-    optimizers = [
-        torch.optim.AdamW(
-            groups, lr, betas, weight_decay=weight_decay, fused=True
-        )
-    ]
-    if inside:
-        matrices = [p for name, p in named if name in inside]
-        optimizers.append(Muon(matrices, lr, weight_decay=weight_decay))
-    return optimizers
+    params = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in params if p.dim() > 1]
+    vectors = [p for p in params if p.dim() < 2]
+    in_blks = []
+    if optimizer == 'muon':
+        blks = [m for m in model.modules() if isinstance(m, Block)]
+        inside = {p for blk in blks for p in blk.parameters()}
+        in_blks = [p for p in matrices if p in inside]
+        matrices = [p for p in matrices if p not in inside]
+    groups = [{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}]
+    adam = torch.optim.AdamW(groups, betas=betas, weight_decay=0.1, fused=True)
+    return [adam, muon(in_blks)] if in_blks else [adam]
+
+
+# ---- Training --------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class History:
-    """What `train` measured at each step and at each evaluation.
-
-    `tokens` and `seconds` add up over the steps; evaluation is not timed.
-    """
+    """What `train` measured; tokens and seconds of training add up."""
 
     loss: list = dataclasses.field(default_factory=list)
     lr: list = dataclasses.field(default_factory=list)
@@ -1033,19 +526,136 @@ def lr_factor(step, num_steps, warmup=0, schedule='cosine', final=0.1):
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, num_steps - 1 - warmup)
-    down = {
-        'constant': 0.0,
-        'linear': done,
-        'cosine': (1 - math.cos(math.pi * done)) / 2,
-    }[schedule]
+    down = {'constant': 0.0, 'linear': done,
+            'cosine': (1 - math.cos(math.pi * done)) / 2}[schedule]
     return 1 - (1 - final) * down
 
 
-def to_device(batch, device):
-    """Move a tensor, or each of a tuple of tensors, to `device`."""
-    if isinstance(batch, (tuple, list)):
-        return tuple(to_device(X, device) for X in batch)
-    return batch.to(device)
+def train(model, batches, loss_fn, num_steps, lr=2e-3, optimizer='muon',
+          betas=(0.9, 0.95), warmup=0, schedule='cosine', eval_fn=None,
+          eval_every=0, run=None):
+    """Train `model` for `num_steps` steps and return the `History`.
+
+    `loss_fn(model, batch)` returns a mean loss and the number of labels it
+    is the mean of; `batches` are gone through again and again. `optimizer`
+    is 'muon' (with AdamW for what lies outside the blocks) or 'adamw'. The
+    learning rate goes up over `warmup` steps and falls to a tenth by
+    `schedule`, 'cosine' or 'linear', or stays, 'constant'. `eval_fn(model)`
+    is called every `eval_every` steps and at the end. Ctrl-C ends training
+    and keeps model and history. `run` is what goes on beside the algorithm;
+    `processes.Run` adds checkpoints and several processes.
+
+    Raises ValueError for less than one step, another schedule or optimizer
+    and batches without labels, FloatingPointError for an infinite loss.
+    """
+    settings = {'num_steps': num_steps, 'lr': lr, 'optimizer': optimizer,
+                'betas': [*betas], 'warmup': warmup, 'schedule': schedule}
+    run = Run() if run is None else run
+    optimizers = run.prepare(model, settings)
+    with run:
+        for step, batch in run.steps(batches):
+            rate = lr * lr_factor(step, num_steps, warmup, schedule)
+            set_rate(optimizers, rate)
+            loss = run.forward(loss_fn, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+            for each in optimizers:
+                each.step()
+                each.zero_grad()
+            run.record(rate, eval_fn, eval_every)
+    return run.history
+
+
+def set_rate(optimizers, rate):
+    """Give all parameters the learning rate `rate`."""
+    for each in optimizers:
+        for group in each.param_groups:
+            group['lr'] = rate
+
+
+class Run:
+    """What goes on beside `train`: history, evaluation, progress, Ctrl-C."""
+
+    muon, quiet = Muon, False
+
+    def prepare(self, model, settings):
+        """Take over model and settings, and return the optimizers."""
+        if settings['num_steps'] < 1:
+            raise ValueError(f'num_steps is {settings["num_steps"]}, below 1')
+        if settings['schedule'] not in ('cosine', 'linear', 'constant'):
+            raise ValueError(f'unknown schedule {settings["schedule"]!r}')
+        self.model, self.settings, self.history = model, settings, History()
+        self.num_steps, self.step = settings['num_steps'], 0
+        self.device = next(model.parameters()).device
+        self.optimizers = make_optimizers(model, settings['optimizer'],
+                                          settings['betas'], self.muon)
+        return self.optimizers
+
+    def __enter__(self):
+        self.bar = tqdm(initial=self.step, total=self.num_steps, leave=False,
+                        disable=self.quiet or 'TQDM_DISABLE' in os.environ)
+        self.model.train()
+        return self
+
+    def steps(self, batches):
+        """Each step that is left to do, and its batch."""
+        batches = forever(batches)
+        while self.step < self.num_steps:
+            self.began = time.perf_counter()
+            yield self.step, to_device(next(batches), self.device)
+
+    def forward(self, loss_fn, batch):
+        """The loss; raises, with the model as it was, what `train` says."""
+        with autocast(self.device):
+            loss, num_labels = loss_fn(self.model, batch)
+        self.keep(loss.item(), num_labels)
+        return loss
+
+    def keep(self, loss, num_labels):
+        """Keep for `record` what the step measured, if it is finite."""
+        self.loss, self.num_labels = loss, num_labels
+        if num_labels == 0:
+            raise ValueError(f'no label in the batch of step {self.step}')
+        if not math.isfinite(loss):
+            raise FloatingPointError(f'loss is {loss}')
+
+    def record(self, rate, eval_fn, eval_every):
+        """Add the step to the history, and evaluate when it is time."""
+        seconds = time.perf_counter() - self.began
+        self.history.append(self.loss, rate, self.num_labels, seconds)
+        self.step += 1
+        self.bar.set_postfix(loss=f'{self.loss:.3f}', refresh=False)
+        self.bar.update()
+        if eval_fn and self.is_time(eval_every):
+            self.history.eval_loss.append(self.evaluate(eval_fn))
+            self.history.eval_step.append(self.step)
+
+    @torch.no_grad()
+    def evaluate(self, eval_fn):
+        return eval_fn(self.model)
+
+    def is_time(self, every):
+        last = self.step == self.num_steps
+        return last or (every > 0 and self.step % every == 0)
+
+    def __exit__(self, kind, error, traceback):
+        self.bar.close()
+        self.model.zero_grad()
+        self.model.eval()
+        if kind is FloatingPointError:
+            rate = self.optimizers[0].param_groups[0]['lr']
+            raise FloatingPointError(f'{error} at step {self.step}, learning '
+                                     f'rate {rate:.3g}') from None
+        if kind is KeyboardInterrupt and not self.quiet:
+            print(f'stopped by hand after {self.step} steps')
+        return kind is KeyboardInterrupt
+
+
+def autocast(device):
+    """Compute in bfloat16 on a GPU that has it, elsewhere as it is."""
+    native = device.type == 'cuda' and torch.cuda.is_bf16_supported(
+        including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
 def forever(batches):
@@ -1058,256 +668,348 @@ def forever(batches):
             raise ValueError('batches is empty, or an iterator at its end')
 
 
-def write_whole(path, write):
-    """Call `write(file)` so that `path` is replaced whole or not at all."""
-    part = Path(f'{path}.part')
-    try:
-        with part.open('wb') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def to_device(batch, device):
+    """Move a tensor, or each of a tuple of tensors, to `device`."""
+    if isinstance(batch, (tuple, list)):
+        return tuple(to_device(X, device) for X in batch)
+    return batch.to(device)
 
 
-def save_checkpoint(path, step, model, optimizers, history, settings):
-    """Write all that `train` needs to go on after `step` steps.
+@torch.no_grad()
+def evaluate(model, batches, loss_fn):
+    """Mean of `loss_fn` over all labels of `batches`, without dropout.
 
-    The file is the same for any number of processes; the first writes it.
+    Raises ValueError without labels and FloatingPointError like `train`.
     """
-    cuda = next(model.parameters()).is_cuda
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights, moments = get_state_dict(model, optimizers, options=options)
-    state = {
-        'step': step,
-        'settings': settings,
-        'history': dataclasses.asdict(history),
-        'model': weights,
-        'optimizers': moments,
-        'rng': torch.get_rng_state(),
-        'cuda_rng': torch.cuda.get_rng_state() if cuda else None,
-    }
-    if processes()[0] == 0:
-        write_whole(path, lambda file: torch.save(state, file))
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def load_checkpoint(path, model, optimizers, settings):
-    """Put a checkpoint into model and optimizers and return the rest of it.
-
-    Raises ValueError for a file that is no checkpoint, or one of another
-    model or of other settings.
-    """
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        theirs = state['settings']
-    except Exception as error:
-        raise ValueError(f'{path} is not a checkpoint: {error}') from error
-    for name, value in settings.items():
-        if theirs[name] != value:
-            raise ValueError(
-                f'{path} was made with {name} = {theirs[name]}, not {value}'
-            )
-    shapes = {name: p.shape for name, p in model.state_dict().items()}
-    if shapes != {name: p.shape for name, p in state['model'].items()}:
-        raise ValueError(f'{path} is of another model')
-    set_state_dict(
-        model, optimizers,
-        model_state_dict=state['model'],
-        optim_state_dict=state['optimizers'],
-        options=StateDictOptions(full_state_dict=True),
-    )  # fmt: skip
-    return state
-
-
-def set_rate(optimizers, rate):
-    """Give all parameters the learning rate `rate`."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group['lr'] = rate
-
-
-def update(runner, batches, loss_fn, optimizers, clip, precision):
-    """One step on the mean over the labels of all `batches`.
-
-    Returns the mean loss and the number of labels. Raises
-    FloatingPointError, with the model as it was, if the loss is not finite.
-    """
-    params = [p for p in runner.parameters() if p.requires_grad]
-    device, total, num_labels = params[0].device, 0.0, 0
-    rank, world = processes()
-    for batch in batches:
-        batch = to_device(share(batch, rank, world), device)
-        with torch.autocast(device.type, precision, precision is not None):
-            loss, n = runner(loss_fn, batch)
-        total, num_labels = total + loss.item() * n, num_labels + n
-        (loss * n * world).backward()
-    total, num_labels = total_of((total, num_labels), device)
+    device, total, num_labels = next(model.parameters()).device, 0.0, 0
+    with evaluation_mode(model):
+        for batch in batches:
+            loss, n = loss_fn(model, to_device(batch, device))
+            total, num_labels = total + loss.item() * n, num_labels + n
+    if num_labels == 0:
+        raise ValueError('no batch to evaluate, or none that has a label')
     if not math.isfinite(total):
-        raise FloatingPointError(f'loss is {total / num_labels}')
-    for p in params:
-        if p.grad is not None:
-            p.grad.div_(num_labels)
-    nn.utils.clip_grad_norm_(params, clip)
-    for optimizer in optimizers:
-        optimizer.step()
-    runner.zero_grad()
-    return total / num_labels, int(num_labels)
+        raise FloatingPointError(f'loss is {total}')
+    return total / num_labels
 
 
-def train(
-    model, batches, loss_fn, num_steps, lr=2e-3, optimizer='muon',
-    betas=(0.9, 0.95), weight_decay=0.1, warmup=0, schedule='cosine',
-    final=0.1, clip=1.0, accumulate=1, eval_fn=None, eval_every=0,
-    checkpoint=None, checkpoint_every=100, precision=None, shard=False,
-):  # fmt: skip
-    """Train `model` for `num_steps` steps and return the `History`.
-
-    `loss_fn(model, batch)` returns a mean loss and the number of labels it
-    is the mean of. `optimizer` is 'muon' (with AdamW for what lies outside
-    the blocks) or 'adamw'. The learning rate goes up over `warmup` steps and
-    falls to `final` times `lr` by `schedule`: 'cosine', 'linear' or
-    'constant'. A step averages the gradient over `accumulate` batches.
-    `eval_fn(model)` is called every `eval_every` steps and at the end.
-
-    With a `checkpoint` path, training is saved every `checkpoint_every`
-    steps and goes on from there; the batches seen so far are drawn again and
-    dropped, so they must come in the same order. Ctrl-C ends training and
-    keeps model and history. On a GPU with bfloat16 the loss is computed
-    under autocast in it; `precision` sets another type.
-
-    Under `torchrun` the processes share every batch among them, as many
-    rows each, and with `shard` also the parameters; then `model` stays
-    sharded. The first process shows the progress.
-
-    Raises ValueError for settings out of range, for empty batches and for
-    an unfitting checkpoint, FloatingPointError for a loss that is not finite.
-    """
-    limits = {'num_steps': num_steps, 'accumulate': accumulate,
-              'checkpoint_every': checkpoint_every}  # fmt: skip
-    for name, value in limits.items():
-        if value < 1:
-            raise ValueError(f'{name} is {value}, below 1')
-    if schedule not in ('cosine', 'linear', 'constant'):
-        raise ValueError(f'unknown schedule {schedule!r}')
-    settings = {
-        'num_steps': num_steps, 'lr': lr, 'optimizer': optimizer,
-        'betas': tuple(betas), 'weight_decay': weight_decay,
-        'warmup': warmup, 'schedule': schedule, 'final': final,
-        'clip': clip, 'accumulate': accumulate,
-    }  # fmt: skip
-    if precision is None and next(model.parameters()).is_cuda:
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = torch.bfloat16 if native else None
-    runner, rank = parallelize(model, shard), processes()[0]
-    optimizers = make_optimizers(model, optimizer, lr, betas, weight_decay)
-    history, start, batches = History(), 0, forever(batches)
-    if checkpoint and Path(checkpoint).exists():
-        state = load_checkpoint(checkpoint, model, optimizers, settings)
-        history, start = History(**state['history']), state['step']
-        for _ in range(start * accumulate):
-            next(batches)
-        torch.set_rng_state(state['rng'])
-        if state['cuda_rng'] is not None:
-            torch.cuda.set_rng_state(state['cuda_rng'])
-    model.train()
-    bar = tqdm(
-        range(start, num_steps), initial=start, total=num_steps,
-        leave=False, disable=rank > 0 or 'TQDM_DISABLE' in os.environ,
-    )  # fmt: skip
+@contextlib.contextmanager
+def evaluation_mode(model):
+    """Inside the `with` block no dropout; after it each module as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
-        for step in bar:
-            began = time.perf_counter()
-            rate = lr * lr_factor(step, num_steps, warmup, schedule, final)
-            set_rate(optimizers, rate)
-            loss, num_labels = update(
-                runner, islice(batches, accumulate), loss_fn, optimizers,
-                clip, precision,
-            )  # fmt: skip
-            seconds = time.perf_counter() - began
-            history.append(loss, rate, num_labels, seconds)
-            bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
-            done, last = step + 1, step + 1 == num_steps
-            if eval_fn and (last or (eval_every and done % eval_every == 0)):
-                history.eval_step.append(done)
-                with torch.no_grad():
-                    history.eval_loss.append(runner(eval_fn))
-            if checkpoint and (last or done % checkpoint_every == 0):
-                save_checkpoint(
-                    checkpoint, done, model, optimizers, history, settings
-                )
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f'{error} at step {step}, learning rate {rate:.3g}'
-        ) from None
-    except KeyboardInterrupt:
-        if rank == 0:
-            print(f'stopped by hand after {len(history.loss)} steps')
+        yield
     finally:
-        bar.close()
-        model.zero_grad()
-        model.eval()
-    return history
+        for module, mode in modes.items():
+            module.training = mode
 
 
-# ---- Objectives ----
+# ---- GPT: the decoder -------------------------------------------------------
+
+
+class GPT(nn.Module):
+    """The decoder-only Transformer (Radford et al., 2018 and 2019).
+
+    Maps token ids (batch, num_steps) to next-token scores (batch, num_steps,
+    vocab_size). `mask` is causal unless given; a list has one for each block
+    (Brown et al., 2020, section 2.1). With `new_caches`, `X` continues what
+    was fed before. Raises ValueError for ids outside the vocabulary, an
+    empty batch, more than `max_len` tokens, and another number of masks.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        check_unused(config, 'share_blks', 'embedding_size', 'num_segments',
+                     'mlm_transform', 'num_buckets', 'max_distance')
+        vocab_size, num_hiddens = config.vocab_size, config.num_hiddens
+        self.config = config
+        self.token_embedding = nn.Embedding(vocab_size, num_hiddens)
+        self.pos_embedding = nn.Embedding(config.max_len, num_hiddens)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blks = nn.ModuleList(Block(config)
+                                  for _ in range(config.num_blks))
+        self.norm = norm(config) if config.pre_norm else nn.Identity()
+        self.head = nn.Linear(num_hiddens, vocab_size, bias=False)
+        if config.tie_weights:
+            self.head.weight = self.token_embedding.weight
+        init_weights(self, config)
+
+    def encode(self, X, mask=None, caches=None):
+        """The output of the blocks: (batch, num_steps, num_hiddens)."""
+        start = len(caches[0]) if caches else 0
+        check_ids(X, self.config, start)
+        num_steps = X.shape[1]
+        positions = torch.arange(start, start + num_steps, device=X.device)
+        H = self.token_embedding(X) + self.pos_embedding(positions)
+        H = self.dropout(H)  # (batch, num_steps, num_hiddens)
+        if mask is None:
+            mask = causal_mask(num_steps, start + num_steps, X.device)
+        masks = mask if isinstance(mask, list) else [mask] * len(self.blks)
+        if len(masks) != len(self.blks):
+            raise ValueError(f'{len(masks)} masks for {len(self.blks)} blocks')
+        for i, blk in enumerate(self.blks):
+            H = blk(H, masks[i], cache=caches[i] if caches else None)
+        return self.norm(H)
+
+    def forward(self, X, mask=None, caches=None):
+        return self.head(self.encode(X, mask, caches))
+
+    def new_caches(self):
+        return [KVCache() for _ in self.blks]
+
+
+# ---- BERT: the encoder ------------------------------------------------------
+
+
+class MaskedTokenHead(nn.Module):
+    """From (..., num_hiddens) to scores for every token, (..., vocab_size).
+
+    The last product shares its weights with the token embedding.
+    """
+
+    def __init__(self, config, embedding):
+        super().__init__()
+        width = config.embedding_size
+        self.transform = nn.Linear(config.num_hiddens, width)
+        if config.mlm_transform:
+            self.transform = nn.Sequential(
+                self.transform, ACTIVATIONS[config.activation](),
+                norm(config, width))
+        elif width == config.num_hiddens:
+            self.transform = nn.Identity()
+        self.decoder = nn.Linear(width, config.vocab_size)
+        if config.tie_weights:
+            self.decoder.weight = embedding
+
+    def forward(self, H):
+        return self.decoder(self.transform(H))
+
+
+class BERT(nn.Module):
+    """The encoder-only Transformer (Devlin et al., 2019, section 3).
+
+    Maps token ids (batch, num_steps) to scores for the token at every
+    position, (batch, num_steps, vocab_size). `segments` holds 0 or 1 per
+    token, `valid_lens` (batch,) says where padding begins; `mask` hides more
+    than padding. With `share_blks` and an `embedding_size` it is ALBERT (Lan
+    et al., 2020, section 3.1). Raises ValueError like `GPT`, and for
+    segments that do not fit.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        check_unused(config, 'num_buckets', 'max_distance')
+        self.config = config
+        num_hiddens, width = config.num_hiddens, config.embedding_size
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.pos_embedding = nn.Embedding(config.max_len, width)
+        self.segment_embedding = nn.Embedding(config.num_segments, width)
+        self.embedding_norm = norm(config, width)
+        self.widen = nn.Identity()
+        if width != num_hiddens:
+            self.widen = nn.Linear(width, num_hiddens)
+        self.dropout = nn.Dropout(config.dropout)
+        num_different = 1 if config.share_blks else config.num_blks
+        blks = [Block(config) for _ in range(num_different)]
+        self.blks = nn.ModuleList(blks * (config.num_blks // num_different))
+        self.norm = norm(config) if config.pre_norm else nn.Identity()
+        self.mlm = MaskedTokenHead(config, self.token_embedding.weight)
+        self.pooler = nn.Sequential(nn.Linear(num_hiddens, num_hiddens),
+                                    nn.Tanh())
+        self.nsp = nn.Linear(num_hiddens, 2)
+        init_weights(self, config)
+
+    def embed(self, X, segments=None):
+        """The input of the blocks: (batch, num_steps, num_hiddens)."""
+        check_ids(X, self.config)
+        segments = torch.zeros_like(X) if segments is None else segments
+        if segments.shape != X.shape:
+            raise ValueError(f'segments of shape {tuple(segments.shape)} for '
+                             f'tokens of shape {tuple(X.shape)}')
+        check_range('segment', segments, self.config.num_segments)
+        H = self.token_embedding(X) + self.segment_embedding(segments)
+        H = H + self.pos_embedding.weight[: X.shape[1]]
+        return self.widen(self.dropout(self.embedding_norm(H)))
+
+    def encode(self, X, segments=None, valid_lens=None, mask=None):
+        """The output of the blocks: (batch, num_steps, num_hiddens)."""
+        H = self.embed(X, segments)
+        if valid_lens is not None:
+            padding = padding_mask(valid_lens, X.shape[1])
+            mask = padding if mask is None else padding & mask
+        for blk in self.blks:
+            H = blk(H, mask)
+        return self.norm(H)
+
+    def forward(self, X, segments=None, valid_lens=None, mask=None):
+        return self.mlm(self.encode(X, segments, valid_lens, mask))
+
+
+# ---- T5: the encoder and the decoder ----------------------------------------
+
+
+def bucket(offsets, bidirectional, num_buckets=32, max_distance=128):
+    """The bucket of each relative position, key minus query.
+
+    Half of them hold one distance each, the others grow with the logarithm
+    up to `max_distance` and beyond. If `bidirectional`, half of all are for
+    keys to the right, which else share bucket 0. (Raffel et al., 2020,
+    section 2.1)
+    """
+    right = 0
+    if bidirectional:
+        num_buckets //= 2
+        right = (offsets > 0) * num_buckets
+        distance = offsets.abs()
+    else:
+        distance = -offsets.clamp(max=0)
+    exact = num_buckets // 2
+    growth = (distance.clamp(min=1) / exact).log()
+    growth = growth / math.log(max_distance / exact)
+    far = exact + (growth * (num_buckets - exact)).long()
+    far = far.clamp(max=num_buckets - 1)
+    return right + torch.where(distance < exact, distance, far)
+
+
+class RelativeBias(nn.Module):
+    """A number per head and bucket, added to the attention scores.
+
+    (1, num_heads, num_queries, num_keys) for that many queries, the last of
+    that many keys. (Raffel et al., 2020, section 2.1)
+    """
+
+    def __init__(self, config, bidirectional):
+        super().__init__()
+        self.bidirectional, self.config = bidirectional, config
+        self.table = nn.Embedding(config.num_buckets, config.num_heads)
+
+    def forward(self, num_queries, num_keys):
+        keys = torch.arange(num_keys, device=self.table.weight.device)
+        offsets = keys - keys[num_keys - num_queries :, None]
+        sizes = self.config.num_buckets, self.config.max_distance
+        buckets = bucket(offsets, self.bidirectional, *sizes)
+        return self.table(buckets).permute(2, 0, 1)[None]
+
+
+class DecoderBlock(Block):
+    """A block that also attends to a `memory`, with a cache for each.
+
+    (Vaswani et al., 2017, section 3.1)
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.cross_attention = Residual(config, MultiHeadAttention(config))
+
+    def forward(self, X, mask=None, bias=None, caches=None,
+                memory=None, memory_mask=None):
+        own, other = caches or (None, None)
+        X = self.attention(X, mask=mask, bias=bias, cache=own)
+        X = self.cross_attention(X, memory=memory, mask=memory_mask,
+                                 cache=other)
+        return self.ffn(X)
+
+
+class Stack(nn.Module):
+    """The blocks of an encoder or a decoder, with one relative bias for all.
+
+    `H` and the output are (batch, num_steps, num_hiddens); `memory` is what
+    a `DecoderBlock` takes beside the rest.
+    """
+
+    def __init__(self, config, block, bidirectional):
+        super().__init__()
+        self.blks = nn.ModuleList(block(config)
+                                  for _ in range(config.num_blks))
+        self.relative_bias = RelativeBias(config, bidirectional)
+        self.norm = norm(config) if config.pre_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, H, mask, num_keys, caches=None, **memory):
+        bias = self.relative_bias(H.shape[1], num_keys)
+        H = self.dropout(H)
+        for i, blk in enumerate(self.blks):
+            H = blk(H, mask, bias, caches[i] if caches else None, **memory)
+        return self.dropout(self.norm(H))
+
+
+class T5(nn.Module):
+    """The encoder-decoder Transformer (Raffel et al., 2020, section 2.1).
+
+    Maps an input text `X` (batch, num_inputs) and the target so far, `Y`
+    (batch, num_steps), to scores of the next target tokens, (batch,
+    num_steps, vocab_size). `valid_lens` (batch,) says where the padding of
+    `X` begins. Positions are relative; `max_len` only limits memory. Raises
+    ValueError like `GPT`.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        check_unused(config, 'share_blks', 'embedding_size', 'num_segments',
+                     'mlm_transform')
+        vocab_size, num_hiddens = config.vocab_size, config.num_hiddens
+        self.config = config
+        self.token_embedding = nn.Embedding(vocab_size, num_hiddens)
+        self.encoder = Stack(config, Block, bidirectional=True)
+        self.decoder = Stack(config, DecoderBlock, bidirectional=False)
+        self.head = nn.Linear(num_hiddens, vocab_size, bias=False)
+        if config.tie_weights:
+            self.head.weight = self.token_embedding.weight
+        init_weights(self, config)
+
+    def encode(self, X, valid_lens=None):
+        """The memory of a text: (batch, num_inputs, num_hiddens)."""
+        check_ids(X, self.config)
+        n = X.shape[1]
+        mask = None if valid_lens is None else padding_mask(valid_lens, n)
+        return self.encoder(self.token_embedding(X), mask, n)
+
+    def decode(self, Y, memory, valid_lens=None, caches=None):
+        """Scores of the tokens after each of `Y`, given a memory."""
+        start = len(caches[0][0]) if caches else 0
+        check_ids(Y, self.config, start)
+        num_keys = start + Y.shape[1]
+        mask = causal_mask(Y.shape[1], num_keys, Y.device)
+        memory_mask = None
+        if valid_lens is not None:
+            memory_mask = padding_mask(valid_lens, memory.shape[1])
+        H = self.decoder(self.token_embedding(Y), mask, num_keys, caches,
+                         memory=memory, memory_mask=memory_mask)
+        if self.config.tie_weights:  # rows made as inputs are long for scores
+            H = H * self.config.num_hiddens**-0.5
+        return self.head(H)
+
+    def forward(self, X, Y, valid_lens=None, caches=None):
+        return self.decode(Y, self.encode(X, valid_lens), valid_lens, caches)
+
+    def new_caches(self):
+        return [(KVCache(), KVCache()) for _ in self.decoder.blks]
+
+
+# ---- Losses: what the models are trained to predict -------------------------
 
 
 def token_loss(logits, labels):
     """Mean cross-entropy in nats over the labels that are not -100.
 
     `logits` is (..., vocab_size), `labels` (...). Returns the loss and the
-    number of labels. Raises ValueError when no label is left.
+    number of labels. Without labels both are 0, and so are all gradients.
     """
     num_labels = (labels != -100).sum().item()
     if num_labels == 0:
-        raise ValueError(f'no label in a batch of {tuple(labels.shape)}')
-    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
-    return loss, num_labels
+        return logits[:0].sum(), 0
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten()), num_labels
 
 
 def lm_loss(model, X):
     """Predict every token from those before it: targets are inputs shifted.
 
-    `X` is (batch, num_steps + 1) ids, in which -100 pads the ends of short
-    sequences. Returns the mean loss in nats and the number of targets.
+    `X` is (batch, num_steps + 1) ids, padded with -100. Returns the mean
+    loss in nats and the number of targets.
     """
     inputs, labels = X[:, :-1].clamp(min=0), X[:, 1:]
     return token_loss(model(inputs), labels)
-
-
-def hide(X, chosen, vocab_size, mask_id, num_special, generator=None):
-    """Replace the `chosen` tokens: 80 % masked, 10 % random, 10 % kept.
-
-    `X` holds ids and `chosen` booleans, both (batch, num_steps). Returns the
-    inputs and the labels, which are -100 where nothing was chosen. (Devlin et
-    al., 2019, section 3.1)
-    """
-    labels = X.masked_fill(~chosen, -100)
-    luck = torch.rand(X.shape, generator=generator)
-    others = torch.randint(
-        num_special, vocab_size, X.shape, generator=generator
-    )
-    inputs = X.masked_fill(chosen & (luck < 0.8), mask_id)
-    inputs = torch.where(chosen & (luck >= 0.9), others, inputs)
-    return inputs, labels
-
-
-def mask_tokens(
-    X, vocab_size, rate=0.15, mask_id=3, num_special=5, generator=None
-):
-    """Choose tokens at random and `hide` them: returns inputs and labels.
-
-    `X` is (batch, num_steps) ids; those below `num_special` are special and
-    never chosen. Raises ValueError for a rate outside [0, 1].
-    """
-    if not 0 <= rate <= 1:
-        raise ValueError(f'rate is {rate}, outside [0, 1]')
-    chosen = torch.rand(X.shape, generator=generator) < rate
-    chosen &= X.ge(num_special)
-    return hide(X, chosen, vocab_size, mask_id, num_special, generator)
 
 
 def mlm_loss(model, batch):
@@ -1326,8 +1028,8 @@ def bert_loss(model, batch):
     """The sum of BERT's two losses, masked tokens and next sentence.
 
     `batch` is (X, segments, valid_lens, labels, is_next), the last (batch,)
-    with 1 where the second text follows the first. The mean of each is
-    taken over its own labels. (Devlin et al., 2019, section 3.1)
+    with 1 where the second text follows the first. (Devlin et al., 2019,
+    section 3.1)
     """
     X, segments, valid_lens, labels, is_next = batch
     chosen = labels != -100
@@ -1337,65 +1039,104 @@ def bert_loss(model, batch):
     return mlm + nsp, num_labels
 
 
-def segment(total, parts, width, generator=None):
+def seq2seq_loss(model, batch):
+    """Predict each target token from the input and the target before it.
+
+    `batch` is (X, valid_lens, labels), labels (batch, num_steps) padded with
+    -100. The decoder starts from id 0, as in the code of Raffel et al. (2020).
+    """
+    X, valid_lens, labels = batch
+    Y = F.pad(labels[:, :-1].clamp(min=0), (1, 0))
+    return token_loss(model(X, Y, valid_lens), labels)
+
+
+# ---- Hiding tokens and spans ------------------------------------------------
+
+
+def hide(X, chosen, vocab_size, mask_id, num_special, generator=None):
+    """Replace the `chosen` tokens: 80 % masked, 10 % random, 10 % kept.
+
+    `X` and `chosen` are (batch, num_steps). Returns inputs, and labels that
+    are -100 where nothing was chosen. (Devlin et al., 2019, section 3.1)
+    """
+    labels = X.masked_fill(~chosen, -100)
+    draws = torch.rand(X.shape, generator=generator)
+    others = torch.randint(num_special, vocab_size, X.shape,
+                           generator=generator)
+    inputs = X.masked_fill(chosen & (draws < 0.8), mask_id)
+    inputs = torch.where(chosen & (draws >= 0.9), others, inputs)
+    return inputs, labels
+
+
+def mask_tokens(X, vocab_size, rate=0.15, mask_id=3, num_special=5,
+                generator=None):
+    """Choose tokens at random and `hide` them: returns inputs and labels.
+
+    `X` is (batch, num_steps) ids; those below `num_special` are never
+    chosen. Raises ValueError for a rate outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f'rate is {rate}, outside [0, 1]')
+    chosen = torch.rand(X.shape, generator=generator) < rate
+    chosen &= X.ge(num_special)
+    return hide(X, chosen, vocab_size, mask_id, num_special, generator)
+
+
+def random_lengths(total, num_parts, width, generator=None):
     """Cut each total into parts of at least one, all cuts equally likely.
 
-    `total` and `parts` are (batch,), `width` is at least the largest total.
-    Returns lengths, (batch, largest number of parts), zero beyond `parts`.
+    `total` and `num_parts` are (batch,), `width` is the largest total or
+    more. Returns lengths (batch, most parts): 5 in 2 parts may be 1 and 4.
     """
     gaps = torch.arange(width)  # a cut is after one of the first total - 1
-    luck = torch.rand(len(total), width, generator=generator)
-    rank = luck.masked_fill(gaps >= total[:, None] - 1, 2).argsort().argsort()
-    cuts = F.pad(rank < parts[:, None] - 1, (1, 0))[:, :width]
-    part = cuts.cumsum(1)  # (batch, width): the part of each unit
-    lengths = torch.zeros(len(total), int(parts.max()), dtype=torch.long)
+    draws = torch.rand(len(total), width, generator=generator)
+    draws = draws.masked_fill(gaps >= total[:, None] - 1, 2)
+    is_cut = draws.argsort().argsort() < num_parts[:, None] - 1
+    part = F.pad(is_cut, (1, 0))[:, :width].cumsum(1)  # (batch, width)
+    lengths = torch.zeros(len(total), int(num_parts.max()), dtype=torch.long)
     return lengths.scatter_add(1, part, (gaps < total[:, None]).long())
 
 
-def count_spans(valid_lens, density=0.15, mean_length=3.0):
-    """How many tokens of each text to hide, and in how many spans.
+def place_spans(lengths, num_spans, valid_lens, num_steps, generator=None):
+    """Where spans begin that are put anywhere and do not touch each other.
 
-    At least one token, and not all; both are (batch,). Raises ValueError for
-    a density outside (0, 1) and a mean length below one.
+    `lengths` and the result are (batch, most spans), `num_spans` and
+    `valid_lens` (batch,).
     """
-    if not 0 < density < 1 or mean_length < 1:
-        raise ValueError(
-            f'density is {density}, outside (0, 1), or mean_length is '
-            f'{mean_length}, below 1'
-        )
-    hidden = (valid_lens * density).round().long().clamp(min=1)
-    hidden = torch.minimum(hidden, valid_lens - 1)
-    spans = (hidden / mean_length).round().long().clamp(min=1)
-    return hidden, torch.minimum(spans, valid_lens - hidden + 1)
+    kept = valid_lens - lengths.sum(1) + 2  # one more at either end
+    kept = random_lengths(kept, num_spans + 1, num_steps + 2, generator)
+    kept[:, 0] -= 1
+    return kept[:, :-1].cumsum(1) + lengths.cumsum(1) - lengths
 
 
-def choose_spans(
-    valid_lens, num_steps, density=0.15, mean_length=3.0, generator=None
-):
+def choose_spans(valid_lens, num_steps, density=0.15, mean_length=3.0,
+                 generator=None):
     """Choose spans of tokens to hide, anywhere in each text.
 
     Of each text, `density` of the tokens are chosen, at least one and not
     all, in spans of `mean_length` on average. Returns booleans (batch,
-    num_steps). The spans are those of Raffel et al. (2020, section 3.1.4),
-    but a text may also end with a token that is kept. Raises ValueError for
-    texts of fewer than two tokens and like `count_spans`.
+    num_steps). Unlike in the code of Raffel et al. (2020, section 3.3.4), a
+    text may also end with a token that is kept. Raises ValueError for texts of
+    fewer than two tokens, a density outside (0, 1), a mean length below one.
     """
     if valid_lens.min() < 2 or valid_lens.max() > num_steps:
         raise ValueError(
-            f'valid_lens is {valid_lens.tolist()}, not in 2..{num_steps}'
-        )
-    hidden, spans = count_spans(valid_lens, density, mean_length)
-    gone = segment(hidden, spans, num_steps, generator)
-    kept = valid_lens - hidden + 2  # one more at either end
-    kept = segment(kept, spans + 1, num_steps + 2, generator)
-    kept[:, 0] -= 1
-    ends = torch.stack((kept[:, :-1], gone), 2).flatten(1).cumsum(1)
-    positions = torch.arange(num_steps).expand(len(valid_lens), -1)
-    run = torch.searchsorted(ends, positions.contiguous(), right=True)
-    return (run % 2 == 1) & (positions < valid_lens[:, None])
+            f'valid_lens is {valid_lens.tolist()}, not in 2..{num_steps}')
+    if not 0 < density < 1 or mean_length < 1:
+        raise ValueError(f'density is {density}, outside (0, 1), or '
+                         f'mean_length is {mean_length}, below 1')
+    num_hidden = (valid_lens * density).round().long().clamp(min=1)
+    num_hidden = torch.minimum(num_hidden, valid_lens - 1)
+    num_spans = (num_hidden / mean_length).round().long().clamp(min=1)
+    num_spans = torch.minimum(num_spans, valid_lens - num_hidden + 1)
+    lengths = random_lengths(num_hidden, num_spans, num_steps, generator)
+    starts = place_spans(lengths, num_spans, valid_lens, num_steps, generator)
+    offsets = torch.arange(num_steps) - starts[..., None]
+    inside = (offsets >= 0) & (offsets < lengths[..., None])
+    return inside.any(1)
 
 
-def to_left(X, kept, pad):
+def move_left(X, kept, pad=0):
     """The kept entries of each row, moved left, and how many there are."""
     order = (~kept).long().argsort(dim=1, stable=True)
     valid_lens = kept.sum(1)
@@ -1408,9 +1149,9 @@ def corrupt_spans(X, valid_lens, hidden, sentinels):
 
     `X` holds ids and `hidden` booleans, both (batch, num_steps); `sentinels`
     are the ids that stand for the first span, the second, and so on. Returns
-    inputs padded with 0, their lengths, and labels padded with -100. Raises
-    ValueError if a text has more spans than there are sentinels but one,
-    which ends the target. (Raffel et al., 2020, section 3.1.4)
+    inputs padded with 0, their lengths, and labels padded with -100, as in
+    "I <X> this <Y>" and "<X> love <Y> red car <Z>". Raises ValueError for
+    more spans than sentinels but one. (Raffel et al., 2020, section 3.1.4)
     """
     real = torch.arange(X.shape[1]) < valid_lens[:, None]
     hidden = hidden & real
@@ -1418,108 +1159,32 @@ def corrupt_spans(X, valid_lens, hidden, sentinels):
     span = first.cumsum(1)  # (batch, num_steps): spans begun so far
     if span.max() >= len(sentinels):
         raise ValueError(
-            f'{span.max()} spans and an end for {len(sentinels)} sentinels'
-        )
+            f'{span.max()} spans and an end for {len(sentinels)} sentinels')
     stand_in = sentinels[(span - 1).clamp(min=0)]
-    inputs, input_lens = to_left(
-        torch.where(first, stand_in, X), real & (~hidden | first), 0
-    )
+    inputs, input_lens = move_left(torch.where(first, stand_in, X),
+                                   real & (~hidden | first))
     pairs = torch.stack((stand_in, X), 2).flatten(1)  # sentinel, token, ...
     kept = torch.stack((first, hidden), 2).flatten(1)
     end = sentinels[span[:, -1:]]
-    labels, _ = to_left(
-        torch.cat((pairs, end), 1), F.pad(kept, (0, 1), value=True), -100
-    )
+    labels, _ = move_left(torch.cat((pairs, end), 1),
+                          F.pad(kept, (0, 1), value=True), -100)
     return inputs, input_lens, labels
 
 
-def seq2seq_loss(model, batch):
-    """Predict each target token from the input and the target before it.
-
-    `batch` is (X, valid_lens, labels), labels (batch, num_steps) padded with
-    -100. The decoder starts from id 0. (Raffel et al., 2020, section 2.1)
-    """
-    X, valid_lens, labels = batch
-    Y = F.pad(labels[:, :-1].clamp(min=0), (1, 0))
-    return token_loss(model(X, Y, valid_lens), labels)
-
-
-def text_scores(model, X, segments, valid_lens):
-    """Scores of texts, or pairs of them: (batch, num_classes).
-
-    The mean, over the tokens that are not padding, of what `model` maps its
-    input to, (batch, num_steps, num_classes).
-    """
-    real = padding_mask(valid_lens, X.shape[1])[:, 0].transpose(1, 2)
-    scores = model(X, segments, valid_lens) * real
-    return scores.sum(1) / valid_lens[:, None]
-
-
-def text_loss(model, batch):
-    """Classify texts: `batch` is (X, segments, valid_lens, labels).
-
-    The labels are (batch,) classes.
-    """
-    *inputs, labels = batch
-    return token_loss(text_scores(model, *inputs), labels)
-
-
-def tag_loss(model, batch):
-    """Classify every token; labels are (batch, num_steps)."""
-    *inputs, labels = batch
-    return token_loss(model(*inputs), labels)
-
-
-def span_scores(model, X, segments, valid_lens):
-    """Scores of each token as first and as last one of an answer.
-
-    (batch, 2, num_steps) from a `model` with two outputs per token; padding
-    gets minus infinity. (Devlin et al., 2019, section 4.2)
-    """
-    hidden = ~padding_mask(valid_lens, X.shape[1])[:, 0]
-    scores = model(X, segments, valid_lens).transpose(1, 2)
-    return scores.masked_fill(hidden, -math.inf)
-
-
-def span_loss(model, batch):
-    """Find an answer: labels are (batch, 2), its first and last position.
-
-    The loss is the mean of both cross-entropies along the text.
-    """
-    *inputs, labels = batch
-    return token_loss(span_scores(model, *inputs), labels)
-
-
-@torch.no_grad()
-def evaluate(model, batches, loss_fn):
-    """Mean of `loss_fn` over all labels of `batches`, without dropout.
-
-    Raises ValueError when there is no batch.
-    """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    total = num_labels = 0
-    for batch in batches:
-        loss, n = loss_fn(model, to_device(batch, device))
-        total, num_labels = total + loss.item() * n, num_labels + n
-    model.train(was_training)
-    if num_labels == 0:
-        raise ValueError('no batch to evaluate')
-    return total / num_labels
-
-
-# ---- Generation ----
+# ---- Generation -------------------------------------------------------------
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     """Draw one token per row of `logits`, (batch, vocab_size) -> (batch,).
 
-    Temperature 0 takes the best. `top_k` keeps that many of the best tokens
-    (Fan et al., 2018), `top_p` the fewest best whose probabilities reach
-    it (Holtzman et al., 2020). Raises ValueError for values out of range.
+    Temperature 0 takes the best, `top_k` keeps that many of the best (Fan et
+    al., 2018), `top_p` the fewest whose probabilities reach it (Holtzman et
+    al., 2020). Raises ValueError for values out of range or no finite best.
     """
-    if temperature < 0:
-        raise ValueError(f'temperature is {temperature}, below 0')
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f'temperature is {temperature}, not in [0, inf)')
+    if not logits.amax(-1).isfinite().all():  # minus infinity is a mask
+        raise ValueError(f'not finite: best logits {logits.amax(-1).tolist()}')
     if temperature == 0:
         return logits.argmax(-1)
     probs, tokens = F.softmax(logits / temperature, -1).sort(-1, True)
@@ -1536,71 +1201,50 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
 
 
 @torch.no_grad()
-def generate(
-    model, X, num_tokens, temperature=1.0, top_k=None, top_p=None,
-    stop=None, use_cache=True, generator=None,
-):  # fmt: skip
+def generate(model, X, num_tokens, stop=None, use_cache=True, scores=None,
+             **options):
     """Continue the prompts `X`, (batch, num_steps), by up to `num_tokens`.
 
-    Returns prompts and continuations, (batch, num_steps + num_tokens) or
-    fewer when all have met the `stop` token, which then fills the rest of
-    their rows. With the cache each step feeds one token; without, all.
-    Raises ValueError when the result would pass the model's `max_len`.
+    `options` are those of `sample`; `scores(X, caches)` stands for the model.
+    Returns prompts and continuations, (batch, num_steps + num_tokens), or
+    fewer when all have met the `stop` token, which fills the rest of their
+    rows. With the cache each step feeds one token; without, all. Raises
+    ValueError when the result would pass the model's `max_len`.
     """
     if X.shape[1] + num_tokens > model.config.max_len:
-        raise ValueError(
-            f'{X.shape[1]} + {num_tokens} tokens, more than max_len, '
-            f'{model.config.max_len}'
-        )
-    was_training = model.training
-    model.eval()
+        raise ValueError(f'{X.shape[1]} + {num_tokens} tokens, more than '
+                         f'max_len, {model.config.max_len}')
     caches = model.new_caches() if use_cache else None
-    X = X.to(next(model.parameters()).device)
+    inputs = X = X.to(next(model.parameters()).device)
     stopped = torch.zeros(len(X), dtype=torch.bool, device=X.device)
-    inputs = X
-    for _ in range(num_tokens):
-        logits = model(inputs, caches=caches)[:, -1]
-        token = sample(logits, temperature, top_k, top_p, generator)
-        if stop is not None:
-            token = token.masked_fill(stopped, stop)
-            stopped = stopped | (token == stop)
-        X = torch.cat((X, token[:, None]), dim=1)
-        inputs = token[:, None] if use_cache else X
-        if stopped.all():
-            break
-    model.train(was_training)
+    with evaluation_mode(model):
+        for _ in range(num_tokens):
+            logits = (scores or model)(inputs, caches=caches)[:, -1]
+            token = sample(logits, **options)  # (batch,)
+            if stop is not None:
+                token = token.masked_fill(stopped, stop)
+                stopped = stopped | (token == stop)
+            X = torch.cat((X, token[:, None]), dim=1)
+            inputs = token[:, None] if use_cache else X
+            if stopped.all():
+                break
     return X
-
-
-class Answering(nn.Module):
-    """A T5 that has read `X`: maps target ids to scores, like a GPT.
-
-    The text is encoded once, when the first scores are asked for.
-    """
-
-    def __init__(self, model, X, valid_lens=None):
-        super().__init__()
-        device = next(model.parameters()).device
-        self.model, self.config, self.memory = model, model.config, None
-        self.X = X.to(device)
-        self.valid_lens = None if valid_lens is None else valid_lens.to(device)
-
-    def forward(self, Y, caches=None):
-        if self.memory is None:
-            self.memory = self.model.encode(self.X, self.valid_lens)
-        return self.model.decode(Y, self.memory, self.valid_lens, caches)
-
-    def new_caches(self):
-        return self.model.new_caches()
 
 
 def answer(model, X, valid_lens=None, num_tokens=32, **options):
     """Let a T5 answer texts `X`, (batch, num_inputs), each by new tokens.
 
-    Returns ids (batch, up to `num_tokens`), without the 0 that the decoder
-    starts from; `options` are those of `generate`. Raises ValueError like
+    Each text is read once. Returns ids (batch, up to `num_tokens`), without
+    the 0 that the decoder starts from; for `options` and errors see
     `generate`.
     """
+    texts = (X,) if valid_lens is None else (X, valid_lens)
+    texts = to_device(texts, next(model.parameters()).device)
+    with torch.no_grad(), evaluation_mode(model):
+        memory = model.encode(*texts)
+
+    def scores(Y, caches):
+        return model.decode(Y, memory, *texts[1:], caches=caches)
+
     start = torch.zeros(len(X), 1, dtype=torch.long)
-    reader = Answering(model, X, valid_lens).train(model.training)
-    return generate(reader, start, num_tokens, **options)[:, 1:]
+    return generate(model, start, num_tokens, scores=scores, **options)[:, 1:]

@@ -1,12 +1,14 @@
-"""Pictures with alternative text, and claims that can fail."""
+"""Pictures with alternative text, small tables, claims that can fail."""
 
 import html
 import io
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import display
 from matplotlib import pyplot as plt
@@ -15,17 +17,29 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 PAGE = Path(__file__).with_name('explorer.html')
 DRAWINGS = Path(__file__).resolve().parents[1] / 'img'
 
-plt.rcParams.update({
-    'svg.hashsalt': 'chapter', 'svg.fonttype': 'none', 'font.size': 9,
-    'axes.prop_cycle': plt.cycler(
-        color=['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000'],
-        linestyle=['-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1))],
-    ),
-})  # fmt: skip
+COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000']
+LINES = ['-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1))]
+MARKERS = 'os^DvPX'  # seven marks and five colors: 35 pairs
+
+plt.rcParams.update(
+    {
+        'svg.hashsalt': 'chapter',
+        'svg.fonttype': 'none',
+        'font.size': 9,
+        'axes.prop_cycle': plt.cycler(color=COLORS, linestyle=LINES),
+    }
+)
 
 
-def show(fig, alt):
-    """Display `fig` as SVG, with `alt` as its alternative text."""
+# ---- Pictures ----
+
+
+def show(picture, alt):
+    """Display a figure, or that of some axes, as SVG.
+
+    `alt` is its alternative text.
+    """
+    fig = picture.figure
     file = io.StringIO()
     metadata = {'Date': None, 'Creator': None, 'Title': alt}
     fig.savefig(file, format='svg', bbox_inches='tight', metadata=metadata)
@@ -55,18 +69,25 @@ def label_tokens(ax, shape, queries, keys):
     ):
         if len(tokens) != n:
             raise ValueError(f'{len(tokens)} {name} tokens for {n} positions')
-    ax.set_xticks(range(len(keys)), keys, rotation=90)
-    ax.set_yticks(range(len(queries)), queries)
+    # tokens are text: two dollar signs do not make a formula
+    ax.set_xticks(range(len(keys)), keys, rotation=90, parse_math=False)
+    ax.set_yticks(range(len(queries)), queries, parse_math=False)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
 
 
-def show_pattern(mask, queries, keys=None, ax=None, title=''):
+def plot_pattern(mask, queries, keys=None, ax=None, title=''):
     """Draw which key each query may attend to, from the mask itself.
 
     `mask` is boolean, (num_queries, num_keys). Row 1, column 1 is at the top
-    left. Returns the axes.
+    left. Returns the axes. Raises ValueError for another mask and tokens that
+    do not fit.
     """
+    if mask.dtype != torch.bool or mask.dim() != 2 or 0 in mask.shape:
+        raise ValueError(
+            f'{mask.dtype} {tuple(mask.shape)} is not a boolean mask '
+            '(num_queries, num_keys), both at least 1'
+        )
     if ax is None:
         size = 0.3 * max(mask.shape) + 0.8
         ax = plt.subplots(figsize=(size, size))[1]
@@ -81,20 +102,39 @@ def show_pattern(mask, queries, keys=None, ax=None, title=''):
     return ax
 
 
-def show_attention(maps, queries, keys=None, titles=None):
+def check_maps(maps):
+    """Raise ValueError unless these are attention weights of several maps."""
+    if maps.dim() != 4 or 0 in maps.shape:
+        raise ValueError(
+            f'maps of shape {tuple(maps.shape)} are not (num_blks, '
+            'num_heads, num_queries, num_keys), each at least 1'
+        )
+    if not ((maps >= 0) & (maps <= 1 + 1e-4)).all():
+        raise ValueError(
+            f'weights from {maps.min():g} to {maps.max():g}, not in [0, 1]'
+        )
+
+
+def plot_attention(maps, queries, keys=None, titles=None):
     """Draw attention weights, one picture per head. Returns the figure.
 
     `maps` is (num_rows, num_cols, num_queries, num_keys), for example
-    layers by heads; `titles` has num_rows * num_cols entries. Raises
-    ValueError for tokens that do not fit.
+    blocks by heads; `titles` has num_rows * num_cols entries. Raises
+    ValueError for maps of another shape, weights outside [0, 1], and tokens
+    or titles that do not fit.
     """
+    check_maps(maps)
     num_rows, num_cols, *shape = maps.shape
+    if titles and len(titles) != num_rows * num_cols:
+        raise ValueError(
+            f'{len(titles)} titles for {num_rows * num_cols} maps'
+        )
     width = min(0.16 * max(shape) + 0.3, 7 / num_cols)  # inches
     labelsize = min(7, 0.9 * 72 * width / max(shape))  # points: no overlap
+    size = width * num_cols + 1.2, width * num_rows + 0.5
     fig, axes = plt.subplots(
-        num_rows, num_cols, squeeze=False, layout='constrained',
-        figsize=(width * num_cols + 1.2, width * num_rows + 0.5),
-    )  # fmt: skip
+        num_rows, num_cols, squeeze=False, layout='constrained', figsize=size
+    )
     for i, ax in enumerate(axes.flat):
         matrix = maps.flatten(0, 1)[i].tolist()
         image = ax.imshow(matrix, cmap='Blues', vmin=0, vmax=1)
@@ -105,6 +145,15 @@ def show_attention(maps, queries, keys=None, titles=None):
             ax.set_xlabel(titles[i])
     fig.colorbar(image, ax=axes, shrink=0.5, label='attention weight')
     return fig
+
+
+def head_titles(num_blks, num_heads):
+    """Names of all heads: ['block 1, head 1', 'block 1, head 2', ...]."""
+    return [
+        f'block {i + 1}, head {j + 1}'
+        for i in range(num_blks)
+        for j in range(num_heads)
+    ]
 
 
 def plot_history(histories, x='tokens', ax=None):
@@ -118,7 +167,7 @@ def plot_history(histories, x='tokens', ax=None):
         n = len(history.loss)
         xs = range(1, n + 1) if x == 'step' else getattr(history, x)
         loss = torch.tensor(history.loss).unfold(0, max(1, n // 50), 1).mean(1)
-        line = ax.plot(xs[n - len(loss):], loss, label=name)[0]  # fmt: skip
+        line = ax.plot(xs[-len(loss) :], loss, label=name)[0]
         at = [xs[step - 1] for step in history.eval_step]
         ax.plot(at, history.eval_loss, 'o', ms=4, color=line.get_color())
     ax.set_xlabel({'tokens': 'training tokens'}.get(x, x))
@@ -127,21 +176,105 @@ def plot_history(histories, x='tokens', ax=None):
     return ax
 
 
+def next_style(ax):
+    """Mark, color and line of the series that comes next on `ax`."""
+    n = sum(line.get_marker() != 'None' for line in ax.lines)
+    return {
+        'marker': MARKERS[n % len(MARKERS)],
+        'color': COLORS[n % len(COLORS)],
+        'linestyle': LINES[n % len(LINES)],
+        'ms': 4,
+    }
+
+
+def as_runs(runs):
+    """Named values as arrays (num_seeds, num_points), and num_points.
+
+    Values (num_seeds,) become (num_seeds, 1). Raises ValueError for values
+    of another shape, none at all, and different numbers of points.
+    """
+    arrays = {}
+    for name, values in runs.items():
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+        try:
+            array = np.asarray(values, dtype=float)
+        except ValueError:
+            raise ValueError(f'{name}: seeds have unequal points') from None
+        array = array[:, None] if array.ndim == 1 else array
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(
+                f'{name}: values of shape {array.shape} are not (num_seeds, '
+                'num_points), each at least 1'
+            )
+        arrays[name] = array
+    points = {name: array.shape[1] for name, array in arrays.items()}
+    if len(set(points.values())) != 1:
+        raise ValueError(f'not one number of points, but {points}')
+    return arrays, array.shape[1]
+
+
+def plot_runs(runs, x=None, ax=None):
+    """Plot named runs: the mean as a line, the range over seeds as a band.
+
+    `runs` maps a name to values (num_seeds, num_points); `x` has num_points
+    numbers or names, 0, 1, 2, ... by default. Returns the axes. Raises
+    ValueError for an `x` that does not fit and as `as_runs`.
+    """
+    runs, num_points = as_runs(runs)
+    x = range(num_points) if x is None else x
+    if len(x) != num_points:
+        raise ValueError(f'{len(x)} x for {num_points} points')
+    ax = plt.subplots(figsize=(4.5, 2.8))[1] if ax is None else ax
+    for name, values in runs.items():
+        line = ax.plot(x, values.mean(0), label=name, **next_style(ax))[0]
+        if len(values) > 1:
+            band = values.min(0), values.max(0)
+            ax.fill_between(x, *band, color=line.get_color(), alpha=0.2, lw=0)
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_dots(runs, rows=None, ax=None):
+    """Plot named runs with a dot for every seed, in rows.
+
+    `runs` maps a name to values (num_seeds, num_points). `rows` names the
+    points, and the runs differ by their marks; without `rows` there is one
+    point, and a row for each name. NaN is no dot. Returns the axes. Raises
+    ValueError for `rows` that do not fit and as `as_runs`.
+    """
+    runs, num_points = as_runs(runs)
+    shared = rows is not None
+    if num_points != (len(rows) if shared else 1):
+        raise ValueError(f'rows is {rows}, for {num_points} points')
+    labels = rows if shared else list(runs)
+    if ax is None:
+        ax = plt.subplots(figsize=(4.5, 0.4 * len(labels) + 0.6))[1]
+    middle = (len(runs) - 1) / 2
+    for i, (name, values) in enumerate(runs.items()):
+        at = np.arange(num_points) + 0.12 * (i - middle) if shared else [i]
+        style = next_style(ax) | {'linestyle': ''}
+        ax.plot(values.ravel(), np.tile(at, len(values)), label=name, **style)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    if shared:
+        ax.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+    return ax
+
+
 def plot_power_law(x, loss, law=None, laws=(), reach=1, ax=None, label=None):
     """Plot losses and the `law` they follow, both axes logarithmic.
 
     `x` and `loss` are (num_runs,). The law is drawn from the smallest x to
     `reach` times the largest, with a band that holds nine in ten of `laws`.
-    Points of later calls get other marks and grays. Returns the axes.
+    Points of later calls get other marks and colors. Returns the axes.
     """
     ax = plt.subplots(figsize=(4.5, 2.8))[1] if ax is None else ax
-    num_sets = sum(line.get_marker() != 'None' for line in ax.lines)
-    color = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000'][
-        num_sets % 5
-    ]
-    ax.plot(x, loss, 'os^Dv'[num_sets % 5], ms=4, color=color, label=label)
+    style = next_style(ax) | {'linestyle': ''}
+    color = style['color']
+    ax.plot(x, loss, label=label, **style)
     if law is not None:
-        at = np.geomspace(min(x), reach * max(x), 50)
+        at = np.geomspace(min(x), reach * float(max(x)), 50)
         ax.plot(at, law(at), '-', lw=1, color=color)
         if len(laws):
             band = np.quantile([one(at) for one in laws], [0.05, 0.95], 0)
@@ -157,11 +290,95 @@ def plot_power_law(x, loss, law=None, laws=(), reach=1, ax=None, label=None):
     return ax
 
 
+# ---- Tables and claims ----
+
+
+def cell_text(value, digits):
+    """What stands in the cell of a table: text as it is, None as nothing."""
+    if hasattr(value, 'item'):
+        value = value.item()
+    if isinstance(value, float):
+        return f'{value:z,.{digits}f}'
+    if type(value) is int:
+        return f'{value:,}'
+    return '' if value is None else str(value)
+
+
+def mean_and_range(values, digits):
+    """'0.50 (0.40–0.60)', or the value itself if there is one."""
+    mean, low, high = (
+        cell_text(value, digits)
+        for value in (values.mean(), values.min(), values.max())
+    )
+    return mean if len(values) == 1 else f'{mean} ({low}–{high})'
+
+
+def table(rows, columns=None, digits=2):
+    """Display a small table, as text and as HTML.
+
+    `rows` maps a name to a value or to several: floats get `digits` decimals,
+    whole numbers commas, other values stand as they are. A short row ends in
+    empty cells; `columns`, if given, has a head for each value of the longest
+    row. Raises ValueError if it has not, and for a table without values.
+    """
+    cells = {}
+    for name, values in rows.items():
+        if isinstance(values, str) or not np.iterable(values):
+            values = [values]
+        cells[name] = [cell_text(value, digits) for value in values]
+    longest = max(map(len, cells.values()), default=0)
+    if not longest:
+        raise ValueError('a table without values')
+    if columns is not None and len(columns) != longest:
+        raise ValueError(f'{len(columns)} columns for {longest} values')
+    for row in cells.values():
+        row += [''] * (longest - len(row))
+    frame = pd.DataFrame.from_dict(cells, orient='index', columns=columns)
+    head = columns is not None
+    ignore = 'tex2jax_ignore mathjax_ignore'  # text is text, with $ too
+    page = frame.to_html(header=head, border=0, classes=ignore)
+    text = frame.to_string(header=head)
+    display({'text/html': page, 'text/plain': text}, raw=True)
+
+
+def print_runs(runs, columns=None, digits=2):
+    """Display named runs as a `table`: a row for each name.
+
+    `runs` maps a name to values (num_seeds, num_points), and `columns` names
+    the points; a cell has the mean over seeds and the range. Of values with
+    one point, (num_seeds,), each is shown. Raises ValueError as `as_runs` and
+    `table` do.
+    """
+    runs, num_points = as_runs(runs)
+    if num_points == 1:
+        rows = {name: values[:, 0] for name, values in runs.items()}
+        most = max(map(len, rows.values()))
+        heads = [f'run {i + 1}' for i in range(most)]
+        columns = heads if columns is None else columns
+    else:
+        rows = {
+            name: [mean_and_range(point, digits) for point in values.T]
+            for name, values in runs.items()
+        }
+    table(rows, columns, digits)
+
+
 def claim(text, holds):
-    """Print `text` with a tick, or raise AssertionError if it is false."""
-    if not bool(holds):
-        raise AssertionError(f'✗ {text}')
-    print(f'✓ {text}')
+    """Print `text` with a tick if it holds and with a cross if it does not.
+
+    Where the environment variable CHAPTER_CLAIMS is 'raise', as in tests, a
+    false claim raises AssertionError. `holds` is one truth value, of Python,
+    NumPy or torch; anything else raises ValueError, lest it pass by accident.
+    """
+    if isinstance(holds, torch.Tensor):
+        holds = holds.tolist()
+    truth = np.ravel(holds)
+    if truth.dtype != bool or truth.size != 1:
+        raise ValueError(f'"{text}" is {holds!r}, not one truth value')
+    line = f'{"✓" if truth[0] else "✗"} {text}'
+    if not truth[0] and os.environ.get('CHAPTER_CLAIMS') == 'raise':
+        raise AssertionError(line)
+    print(line)
 
 
 # ---- The attention explorer ----
@@ -189,22 +406,10 @@ def explore_attention(tokens, maps, keys=None, alt=None):
     that do not fit, and weights outside [0, 1].
     """
     keys = tokens if keys is None else keys
-    if maps.dim() != 4 or 0 in maps.shape:
-        raise ValueError(
-            f'maps of shape {tuple(maps.shape)} are not (num_blks, '
-            'num_heads, num_queries, num_keys), each at least 1'
-        )
-    if not ((maps >= 0) & (maps <= 1 + 1e-4)).all():
-        raise ValueError(
-            f'weights from {maps.min():g} to {maps.max():g}, not in [0, 1]'
-        )
+    check_maps(maps)
     num_blks, num_heads = maps.shape[:2]
-    titles = [
-        f'block {i + 1}, head {j + 1}'
-        for i in range(num_blks)
-        for j in range(num_heads)
-    ]
-    figure = show_attention(maps, tokens, keys, titles)
+    titles = head_titles(num_blks, num_heads)
+    figure = plot_attention(maps, tokens, keys, titles)
     alt = alt or f'Attention weights of {num_blks} x {num_heads} heads.'
     page = html.escape(explorer_page(tokens, maps, keys))
     frame = (

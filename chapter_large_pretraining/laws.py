@@ -11,6 +11,17 @@ from scipy.special import huber, logsumexp
 from utils import GPT
 
 
+def in_double(x):
+    """Numbers of NumPy, pandas or PyTorch in double precision.
+
+    Products of their whole numbers can overflow; Python's own cannot, and
+    stay as they are.
+    """
+    if isinstance(x, torch.Tensor):
+        return x.double()
+    return x.astype(float) if hasattr(x, 'astype') else x
+
+
 def count_parameters(config):
     """Parameters of a GPT without and with its embeddings.
 
@@ -33,15 +44,16 @@ def train_flops(config, num_tokens, num_steps=None, rule='hoffmann'):
     forward pass. 'kaplan' is 6 per non-embedding parameter and token (Kaplan
     et al., 2020, section 2.1); 'hoffmann' counts every matrix product,
     embedding and output layer, and the softmax, over windows of `num_steps`
-    tokens, by default `max_len` (Hoffmann et al., 2022, appendix F). Raises
-    ValueError for another rule.
+    tokens, by default `max_len` (Hoffmann et al., 2022, appendix F).
+    `num_tokens` is a number or an array. Raises ValueError for another rule.
     """
+    num_tokens = in_double(num_tokens)
     if rule == 'kaplan':
         return 6 * count_parameters(config)[0] * num_tokens
     if rule != 'hoffmann':
         raise ValueError(f"rule is {rule!r}, not 'kaplan' or 'hoffmann'")
-    num_steps = config.max_len if num_steps is None else num_steps
-    d, wide = config.num_hiddens, config.ffn_num_hiddens
+    num_steps = in_double(config.max_len if num_steps is None else num_steps)
+    d, wide = in_double(config.num_hiddens), in_double(config.ffn_num_hiddens)
     projections = 2 * 4 * d * d
     scores = 2 * num_steps * d * 2 + 3 * config.num_heads * num_steps
     block = projections + scores + 2 * 2 * d * wide
@@ -77,16 +89,20 @@ class PowerLaw:
     exponent: float
 
     def __call__(self, x):
-        return (self.scale / x) ** self.exponent
+        return (self.scale / in_double(x)) ** self.exponent
 
 
 def fit_power_law(x, loss):
     """The `PowerLaw` nearest to the losses: a straight line in log-log.
 
     `x` and `loss` are (num_runs,). Raises ValueError for fewer than two
-    runs, columns of different lengths, and values that are not positive.
+    runs, columns of different lengths, values that are not positive, and one
+    size or one loss only.
     """
     check_runs(x, loss)
+    for name, column in (('sizes', x), ('losses', loss)):
+        if len({float(value) for value in column}) < 2:
+            raise ValueError(f'the {name} are all equal')
     slope, intercept = np.polyfit(np.log(x), np.log(loss), 1)
     return PowerLaw(float(np.exp(-intercept / slope)), float(-slope))
 
@@ -107,6 +123,7 @@ class JointLaw:
     beta: float
 
     def __call__(self, N, D):
+        N, D = in_double(N), in_double(D)
         return self.E + self.A / N**self.alpha + self.B / D**self.beta
 
     @property
@@ -117,6 +134,7 @@ class JointLaw:
         G = (self.alpha * self.A / (self.beta * self.B)) ** (
             1 / (self.alpha + self.beta)
         )
+        flops = in_double(flops)
         N = G * (flops / 6) ** self.share
         return N, flops / 6 / N
 
@@ -160,16 +178,24 @@ def fit_joint_law(N, D, loss, start=None, num_starts=12):
         starts = joint_starts(log_loss)
         starts.sort(key=lambda theta: joint_loss(theta, *data)[0])
     else:
+        check_runs(dataclasses.astuple(start))
         a = np.log(start.A) - start.alpha * shifts[0]
         b = np.log(start.B) - start.beta * shifts[1]
         starts = [(np.log(start.E), a, b, start.alpha, start.beta)]
     bounds = [(-15, None)] * 3 + [(0.01, 3)] * 2
     options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
     fits = [
-        minimize(joint_loss, theta, data, 'L-BFGS-B', True, bounds=bounds,
-                 options=options)
+        minimize(
+            joint_loss,
+            theta,
+            data,
+            'L-BFGS-B',
+            True,
+            bounds=bounds,
+            options=options,
+        )
         for theta in starts[:num_starts]
-    ]  # fmt: skip
+    ]
     e, a, b, alpha, beta = min(fits, key=lambda fit: fit.fun).x
     a, b = a + alpha * shifts[0], b + beta * shifts[1]
     E, A, B = np.exp([e, a, b]).tolist()
@@ -244,6 +270,7 @@ def kaplan_optimum(flops):
     1.3e9 parameters at one petaFLOP/s-day, with exponent 0.73; tokens follow
     from 6 N D (Kaplan et al., 2020, section 6.1).
     """
+    flops = in_double(flops)
     N = 1.3e9 * (flops / PETAFLOP_DAY) ** 0.73
     return N, flops / 6 / N
 
@@ -269,9 +296,13 @@ DEVICES = {
 
 
 def plan_training(
-    config, num_tokens, device, num_devices=1, utilization=0.4,
+    config,
+    num_tokens,
+    device,
+    num_devices=1,
+    utilization=0.4,
     batch_size=1,
-):  # fmt: skip
+):
     """What it takes to train a GPT: a dictionary of estimates.
 
     'non_embedding' and 'parameters'; 'flops'; 'state' in bytes, 16 per
@@ -287,15 +318,17 @@ def plan_training(
         raise ValueError(f'device is {device!r}, not one of {list(DEVICES)}')
     if not 0 < utilization <= 1:
         raise ValueError(f'utilization is {utilization}, outside (0, 1]')
-    for name, value in (('num_tokens', num_tokens),
-                        ('num_devices', num_devices),
-                        ('batch_size', batch_size)):  # fmt: skip
-        if value < 1:
-            raise ValueError(f'{name} is {value}, below 1')
+    for name, value in (
+        ('num_tokens', num_tokens),
+        ('num_devices', num_devices),
+        ('batch_size', batch_size),
+    ):
+        if not 1 <= value < np.inf:
+            raise ValueError(f'{name} is {value}, not a number from 1 on')
     non_embedding, parameters = count_parameters(config)
     flops, peak = train_flops(config, num_tokens), DEVICES[device]
-    features = config.num_hiddens * config.num_blks * config.max_len
-    activations = 34 * features * batch_size
+    features = in_double(config.num_hiddens) * config.num_blks
+    activations = 34 * features * config.max_len * in_double(batch_size)
     state = 16 * parameters
     return {
         'non_embedding': non_embedding,

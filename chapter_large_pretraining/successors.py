@@ -1,4 +1,4 @@
-"""What came after: BART's ways to spoil a text, and the Switch Transformer.
+"""What came after: BART's noisings, experts, and sparse attention.
 
 Texts are ids (batch, num_steps) padded with 0, and their lengths (batch,);
 every function of BART's returns both for the spoiled texts (Lewis et al.,
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from utils import FeedForward, segment, to_left
+from utils import FeedForward, causal_mask, move_left, place_spans
 
 
 def check_rate(rate):
@@ -43,7 +43,7 @@ def delete_some(X, valid_lens, rate=0.15, generator=None):
     """
     chosen = choose(X, valid_lens, rate, generator)
     real = torch.arange(X.shape[1]) < valid_lens[:, None]
-    return to_left(X, real & ~chosen, 0)
+    return move_left(X, real & ~chosen)
 
 
 def infill(
@@ -59,40 +59,25 @@ def infill(
     check_rate(rate)
     if mean_length <= 0:
         raise ValueError(f'mean_length is {mean_length}, not above 0')
+    n = X.shape[1]
     total = (valid_lens * rate).round().long()[:, None]
     lengths = torch.full(X.shape, float(mean_length))
     lengths = torch.poisson(lengths, generator=generator).long()
     done = (lengths.cumsum(1) - lengths).minimum(total)  # by the spans before
     lengths = lengths.minimum(total - done)
-    fit = valid_lens - lengths.sum(1) + 1
-    spans = (done < total).sum(1).minimum(fit)
-    lengths = lengths * (torch.arange(X.shape[1]) < spans[:, None])
-    return hide_spans(X, valid_lens, lengths, spans, mask_id, generator)
-
-
-def hide_spans(X, valid_lens, lengths, spans, mask_id, generator=None):
-    """Put the first `spans` of `lengths` anywhere, a mask for each of them.
-
-    `lengths` is (batch, num_steps), zero beyond `spans`. The spans do not
-    touch each other.
-    """
-    n = X.shape[1]
-    runs = valid_lens - lengths.sum(1) + 2  # kept tokens, one more at each end
-    runs = segment(runs, spans + 1, n + 2, generator)
-    runs[:, 0] -= 1
-    num_spans = runs.shape[1] - 1
-    lengths = lengths[:, :num_spans]
-    starts = runs[:, :-1].cumsum(1) + lengths.cumsum(1) - lengths
-    used = (torch.arange(num_spans) < spans[:, None]).long()
-    starts = starts.where(used > 0, n)
-    marks = torch.zeros(len(X), n + 1, dtype=torch.long)
-    begun = marks.scatter_add(1, starts, used)  # (batch, n + 1)
-    ended = marks.scatter_add(1, starts + lengths, used)
-    inside = (begun - ended).cumsum(1)
-    X, lens = F.pad(X, (0, 1)), valid_lens[:, None]
-    kept = (inside == 0) & (torch.arange(n + 1) < lens)
+    num_spans = (done < total).sum(1)
+    num_spans = num_spans.minimum(valid_lens - lengths.sum(1) + 1)
+    used = torch.arange(num_spans.max()) < num_spans[:, None]
+    lengths = lengths[:, : used.shape[1]] * used
+    starts = place_spans(lengths, num_spans, valid_lens, n, generator)
+    starts = starts.masked_fill(~used, n + 1)[..., None]  # else nowhere
+    positions = torch.arange(n + 1)
+    begins = (positions == starts).any(1)  # (batch, n + 1)
+    hidden = (starts <= positions) & (positions < starts + lengths[..., None])
+    kept = ~hidden.any(1) & (positions < valid_lens[:, None])
+    X = F.pad(X, (0, 1))
     both = torch.stack((torch.full_like(X, mask_id), X), 2).flatten(1)
-    return to_left(both, torch.stack((begun > 0, kept), 2).flatten(1), 0)
+    return move_left(both, torch.stack((begins, kept), 2).flatten(1))
 
 
 def permute_sentences(X, valid_lens, stop_id, generator=None):
@@ -159,3 +144,15 @@ class SwitchFeedForward(nn.Module):
         self.dropped = 1 - num_kept / num_tokens
         self.balance = num_experts * (self.share * probs.mean(0)).sum()
         return Y.view_as(X)
+
+
+def banded_mask(num_steps, width, device=None):
+    """Let each query attend to the last `width` positions, its own the last.
+
+    The mask is (num_steps, num_steps), the local pattern of the Sparse
+    Transformer (Child et al., 2019, section 4.2). Raises ValueError for a
+    width below one.
+    """
+    if width < 1:
+        raise ValueError(f'width is {width}, below 1')
+    return causal_mask(num_steps, device=device).triu(1 - width)

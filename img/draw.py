@@ -18,8 +18,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 
-from corpora import WORDS  # noqa: E402
-from utils import causal_mask, padding_mask, prefix_mask, write_whole  # noqa: E402
+from corpora import FRENCH_NOUNS  # noqa: E402
+from corpora.storage import write_whole  # noqa: E402
+from utils import causal_mask, padding_mask, prefix_mask  # noqa: E402
 
 INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'
 BLUE, ORANGE, GREEN = '#0072b2', '#b34700', '#00694d'
@@ -157,12 +158,14 @@ def bert_pretraining():
     inputs = ['<bos>', 'I', '<mask>', 'this', 'red', 'car', '<sep>']
     mask = encoder_mask(len(inputs))
     drawing = Drawing(
-        740, 257, 'Pretraining BERT',
+        740,
+        257,
+        'Pretraining BERT',
         'Left: seven tokens, beginning of text, I, mask, this, red, car, end '
         'of text, go into an encoder in which every token is joined to every '
         'other; above the mask comes out the word love. Right: the attention '
         'pattern, seven by seven cells, all dark.',
-    )  # fmt: skip
+    )
     outputs = drawing.stack(60, 222, mask, inputs, 'Transformer encoder')
     drawing.output(outputs[2], 'love')
     drawing.pattern(566, 76, mask, inputs, inputs)
@@ -180,13 +183,16 @@ def classification(mask_fn, last_token, read_at, name, title, alt):
 
 def bert_finetuning():
     return classification(
-        encoder_mask, '<sep>', 0, 'pretrained Transformer encoder',
+        encoder_mask,
+        '<sep>',
+        0,
+        'pretrained Transformer encoder',
         'Fine-tuning BERT on its first token',
         'The text I love this red car, between two special tokens, goes into '
         'the pretrained encoder, in which every token is joined to every '
         'other. On the first output stands a new linear layer, which answers '
         'positive.',
-    )  # fmt: skip
+    )
 
 
 def t5(inputs, outputs, title, alt, name, pattern, step):
@@ -236,8 +242,11 @@ def t5_pretraining():
         'and to those before it. Right: the attention pattern in three '
         'parts: a square of inputs, below it a rectangle of outputs by '
         'inputs, and beside that a triangle of outputs; the corner at the '
-        'top right is empty.', '', True, 52,
-    )  # fmt: skip
+        'top right is empty.',
+        '',
+        True,
+        52,
+    )
 
 
 def t5_summarization():
@@ -248,21 +257,26 @@ def t5_summarization():
         'The pretrained encoder reads the words summarize and a colon, then a '
         'report. An arrow, cross-attention, leads to the pretrained decoder, '
         'which writes the summary and the end-of-sequence token. No layer is '
-        'added.', 'pretrained ', False, 84,
-    )  # fmt: skip
+        'added.',
+        'pretrained ',
+        False,
+        84,
+    )
 
 
 def gpt_pretraining():
     inputs = ['<bos>', 'I', 'love', 'this', 'red']
     mask = causal_mask(len(inputs))
     drawing = Drawing(
-        570, 257, 'Pretraining GPT',
+        570,
+        257,
+        'Pretraining GPT',
         'Left: five tokens, beginning of text, I, love, this, red, go into a '
         'decoder in which each token is joined only to itself and to those '
         'before it; above them come out I, love, this, red, car, the inputs '
         'shifted by one. Right: the attention pattern, a dark triangle on and '
         'below the diagonal.',
-    )  # fmt: skip
+    )
     outputs = drawing.stack(60, 222, mask, inputs, 'Transformer decoder')
     for place, token in zip(outputs, [*inputs[1:], 'car'], strict=True):
         drawing.output(place, token)
@@ -272,32 +286,37 @@ def gpt_pretraining():
 
 def gpt_classification():
     return classification(
-        causal_mask, '<eos>', -1, 'pretrained Transformer decoder',
+        causal_mask,
+        '<eos>',
+        -1,
+        'pretrained Transformer decoder',
         'Fine-tuning GPT to classify a text',
         'The text I love this red car, between two special tokens, goes into '
         'the pretrained decoder, in which each token is joined only to itself '
         'and to those before it. On the last output, which has seen all of '
         'the text, stands a new linear layer, which answers positive.',
-    )  # fmt: skip
+    )
 
 
 def gpt_shots():
     description = 'english to french :'
-    examples = [f'{" -> ".join(WORDS[i])} ;' for i in (0, 1, 2)]
-    query, answer = WORDS[31]
+    examples = [f'{" -> ".join(FRENCH_NOUNS[i])} ;' for i in (0, 1, 2)]
+    query, answer = FRENCH_NOUNS[31]
     shots = (
         ('zero-shot', 'a description, no example', []),
         ('one-shot', 'one example', examples[:1]),
         ('few-shot', 'several examples', examples),
     )
     drawing = Drawing(
-        690, 250, 'Zero-shot, one-shot and few-shot prompts',
+        690,
+        250,
+        'Zero-shot, one-shot and few-shot prompts',
         'Three prompts for one decoder that is not trained any further. '
         'Zero-shot: the description english to french, then '
         f'{query} and an arrow. One-shot: between them the example '
         f'{examples[0]} Few-shot: three examples. Each time the word '
         f'{answer} comes out.',
-    )  # fmt: skip
+    )
     for i, (name, what, lines) in enumerate(shots):
         x = 20 + 222 * i
         drawing.text(x, 24, name, BLUE, 'start', 16)
@@ -314,18 +333,24 @@ def gpt_shots():
 
 def three_modes():
     drawing = Drawing(
-        800, 330, 'Three modes of pretraining, three masks',
+        800,
+        330,
+        'Three modes of pretraining, three masks',
         'Three attention patterns. Encoder-only: a full square. '
         'Encoder-decoder: a full square for the input, a full rectangle where '
         'the output attends to the input, a triangle among the outputs, and '
         'an empty corner. Decoder-only: a triangle.',
-    )  # fmt: skip
+    )
     modes = (
         ('encoder-only', 'BERT', encoder_mask(5), 'I <mask> this red car'),
-        ('encoder-decoder', 'T5', prefix_mask(4, 10),
-         'I <X> this <Y> <pad> <X> love <Y> red car'),
+        (
+            'encoder-decoder',
+            'T5',
+            prefix_mask(4, 10),
+            'I <X> this <Y> <pad> <X> love <Y> red car',
+        ),
         ('decoder-only', 'GPT', causal_mask(5), '<bos> I love this red'),
-    )  # fmt: skip
+    )
     for x, (mode, model, mask, text) in zip(
         (76, 282, 630), modes, strict=True
     ):
@@ -338,17 +363,27 @@ def three_modes():
 
 def icon():
     drawing = Drawing(
-        96, 96, 'The causal mask', 'Four by four cells, dark on and below '
+        96,
+        96,
+        'The causal mask',
+        'Four by four cells, dark on and below '
         'the diagonal: which token may look at which in a language model.',
-    )  # fmt: skip
+    )
     drawing.pattern(8, 8, causal_mask(4), [''] * 4, [''] * 4, cell=20)
     return drawing
 
 
 DRAWINGS = (
-    icon, three_modes, bert_pretraining, bert_finetuning, t5_pretraining,
-    t5_summarization, gpt_pretraining, gpt_classification, gpt_shots,
-)  # fmt: skip
+    icon,
+    three_modes,
+    bert_pretraining,
+    bert_finetuning,
+    t5_pretraining,
+    t5_summarization,
+    gpt_pretraining,
+    gpt_classification,
+    gpt_shots,
+)
 
 
 STORED = {

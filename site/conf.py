@@ -2,8 +2,8 @@
 
 The pages are the notebooks as they are stored; nothing is executed. What a
 page needs beyond a notebook is added here: citations and links to figures
-become references, figures get a number and a caption, and the badges become
-buttons. All of it works without a network.
+become references, figures get a number and a caption, a folded cell shows its
+title, and the badges become buttons. All of it works without a network.
 """
 
 import json
@@ -25,7 +25,7 @@ project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'
 copyright = 'the contributors, MIT license'
 root_doc = 'index'
-exclude_patterns = ['.ipynb_checkpoints']
+include_patterns = [f'{page}.*' for page in (root_doc, *PAGES)]
 extensions = [
     'myst_nb',
     'sphinxcontrib.bibtex',
@@ -104,6 +104,16 @@ def prepare_text(text):
     return FIGURE_LINK.sub(r'[\1](#\2) ({numref}`\2`)', text)
 
 
+def prepare_code(cell):
+    """Moves the title of a folded cell to where the cell is unfolded."""
+    first, _, rest = ''.join(cell['source']).partition('\n')
+    if first.startswith('# @title '):
+        title = first.removeprefix('# @title ')
+        prompts = {'code_prompt_show': title, 'code_prompt_hide': title}
+        cell['metadata']['mystnb'] = prompts
+        cell['source'] = rest
+
+
 def prepare(app, docname, source):
     """Prepares the source of a page, and adds what joins the pages."""
     if docname == 'bibliography':
@@ -113,8 +123,8 @@ def prepare(app, docname, source):
     for cell in cells:
         if cell['cell_type'] == 'markdown':
             cell['source'] = prepare_text(''.join(cell['source']))
-    first_code = next(c for c in cells if c['cell_type'] == 'code')
-    first_code['metadata'] = {'tags': ['hide-input']}
+        elif cell['cell_type'] == 'code':
+            prepare_code(cell)
     if docname == root_doc:
         pages = '\n'.join(PAGES)
         cells[-1]['source'] += f'\n\n```{{toctree}}\n:hidden:\n{pages}\n```\n'

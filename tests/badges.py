@@ -2,8 +2,9 @@
 
 Rewrites the Colab and Binder badges, which stand between <!-- badges --> and
 <!-- /badges --> in README.md and in the first text cell of every notebook,
-and the first code cell of every notebook, whose one source is BOOTSTRAP. If
-one file lacks a place to write to, none is written.
+and the first code cell of every notebook, whose one source is BOOTSTRAP: it
+lets a notebook import utils and the modules beside it. If one file lacks a
+place to write to, none is written.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from execute import CHAPTER, ROOT, write_whole
 
-FIRST_LINE = '# Finds utils; on Colab it fetches what is missing first'
+FIRST_LINE = '# @title Set-up: on Colab, fetches what is missing'
 BOOTSTRAP = (
     FIRST_LINE
     + """
@@ -33,8 +34,8 @@ if 'google.colab' in sys.modules:
     for name in needed.split(','):
         if not find_spec(name.split('=')[0].replace('scikit-', 'sk')):
             run([*pip, name])
-if (parent := os.path.abspath('..')) not in sys.path:
-    sys.path.insert(0, parent)"""
+parent, here = map(os.path.abspath, ('..', '.'))
+sys.path[:0] = [path for path in (parent, here) if path not in sys.path]"""
 )
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
 

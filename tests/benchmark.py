@@ -48,6 +48,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 import corpora  # noqa: E402
 import d2l_import  # noqa: E402
 import utils  # noqa: E402
+from corpora.storage import write_whole  # noqa: E402
 
 VOCAB_SIZE = 1024
 
@@ -67,21 +68,37 @@ SHAPES = [
     for sizes in [(4, 128, 4, 12, 64), (4, 128, 4, 32, 64), (2, 64, 4, 64, 48)]
 ]
 FULL = {
-    'shapes': SHAPES, 'rounds': 30, 'recipe_steps': 2000, 'muon_steps': 420,
-    'eval_every': 20, 'lengths': [256, 512], 'repeats': 3,
-}  # fmt: skip
+    'shapes': SHAPES,
+    'rounds': 30,
+    'recipe_steps': 2000,
+    'muon_steps': 420,
+    'eval_every': 20,
+    'lengths': [256, 512],
+    'repeats': 3,
+}
 QUICK = {
-    'shapes': SHAPES[-1:], 'rounds': 2, 'recipe_steps': 20, 'muon_steps': 10,
-    'eval_every': 5, 'lengths': [32], 'repeats': 1,
-}  # fmt: skip
+    'shapes': SHAPES[-1:],
+    'rounds': 2,
+    'recipe_steps': 20,
+    'muon_steps': 10,
+    'eval_every': 5,
+    'lengths': [32],
+    'repeats': 1,
+}
 RECIPE = {
-    'optimizer': 'adamw', 'lr': 1e-3, 'betas': (0.9, 0.99), 'warmup': 100,
-    'schedule': 'cosine', 'final': 0.1, 'weight_decay': 0.1, 'clip': 1.0,
-}  # fmt: skip
+    'optimizer': 'adamw',
+    'lr': 1e-3,
+    'betas': (0.9, 0.99),
+    'warmup': 100,
+    'schedule': 'cosine',
+}
 MUON = {
-    'optimizer': 'muon', 'lr': 1.5e-2, 'betas': (0.9, 0.99), 'warmup': 20,
-    'schedule': 'linear', 'final': 0.0, 'weight_decay': 0.1, 'clip': 1.0,
-}  # fmt: skip
+    'optimizer': 'muon',
+    'lr': 1.5e-2,
+    'betas': (0.9, 0.99),
+    'warmup': 20,
+    'schedule': 'linear',
+}
 MUON_BATCH_SIZE = 24  # what Muon itself costs does not grow with it
 
 
@@ -90,10 +107,15 @@ MUON_BATCH_SIZE = 24  # what Muon itself costs does not grow with it
 
 def ours(shape):
     """The chapter's GPT."""
-    return utils.GPT(utils.Config(
-        VOCAB_SIZE, shape.num_hiddens, shape.num_heads, shape.num_blks,
-        shape.num_steps,
-    ))  # fmt: skip
+    return utils.GPT(
+        utils.Config(
+            VOCAB_SIZE,
+            shape.num_hiddens,
+            shape.num_heads,
+            shape.num_blks,
+            shape.num_steps,
+        )
+    )
 
 
 class HuggingFace(nn.Module):
@@ -101,13 +123,23 @@ class HuggingFace(nn.Module):
 
     def __init__(self, shape):
         super().__init__()
-        self.model = GPT2LMHeadModel(GPT2Config(
-            vocab_size=VOCAB_SIZE, n_positions=shape.num_steps,
-            n_embd=shape.num_hiddens, n_layer=shape.num_blks,
-            n_head=shape.num_heads, activation_function='gelu',
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
-            attn_implementation='sdpa', bos_token_id=None, eos_token_id=None,
-        ))  # fmt: skip
+        self.model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=VOCAB_SIZE,
+                n_positions=shape.num_steps,
+                n_embd=shape.num_hiddens,
+                n_layer=shape.num_blks,
+                n_head=shape.num_heads,
+                activation_function='gelu',
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                use_cache=False,
+                attn_implementation='sdpa',
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
 
     def forward(self, X):
         return self.model(X).logits
@@ -122,9 +154,14 @@ class Torch(nn.Module):
         self.token_embedding = nn.Embedding(VOCAB_SIZE, width)
         self.pos_embedding = nn.Embedding(length, width)
         layer = nn.TransformerEncoderLayer(
-            width, shape.num_heads, 4 * width, 0.0, 'gelu',
-            batch_first=True, norm_first=True,
-        )  # fmt: skip
+            width,
+            shape.num_heads,
+            4 * width,
+            0.0,
+            'gelu',
+            batch_first=True,
+            norm_first=True,
+        )
         self.encoder = nn.TransformerEncoder(
             layer, shape.num_blks, nn.LayerNorm(width), False
         )
@@ -142,9 +179,13 @@ class D2L(nn.Module):
     def __init__(self, shape):
         super().__init__()
         self.encoder = d2l_import.d2l.TransformerEncoder(
-            VOCAB_SIZE, shape.num_hiddens, 4 * shape.num_hiddens,
-            shape.num_heads, shape.num_blks, 0.0,
-        )  # fmt: skip
+            VOCAB_SIZE,
+            shape.num_hiddens,
+            4 * shape.num_hiddens,
+            shape.num_heads,
+            shape.num_blks,
+            0.0,
+        )
 
     def forward(self, X):
         valid_lens = torch.arange(1, X.shape[1] + 1).repeat(len(X), 1)
@@ -153,8 +194,11 @@ class D2L(nn.Module):
 
 
 MODELS = {
-    'ours': ours, 'transformers': HuggingFace, 'torch.nn': Torch, 'd2l': D2L,
-}  # fmt: skip
+    'ours': ours,
+    'transformers': HuggingFace,
+    'torch.nn': Torch,
+    'd2l': D2L,
+}
 
 
 # ---- Training steps ----
@@ -238,14 +282,21 @@ def steps_at(shape, rounds):
     for name, rate in rates.items():
         row = f'{rate:8,.0f}{ratios[name]:12.3f}{memory[name]:19.1f}'
         print(f'{name:14}{row}')
-    print(f'ours over the fastest peer {fastest:.3f}, at {gflops:.1f} '
-          f'of {peak:.1f} GFLOP/s, {gflops / peak:.0%}')  # fmt: skip
+    print(
+        f'ours over the fastest peer {fastest:.3f}, at {gflops:.1f} '
+        f'of {peak:.1f} GFLOP/s, {gflops / peak:.0%}'
+    )
     return {
-        'shape': shape._asdict(), 'seconds': seconds,
-        'tokens_per_second': rates, 'ours_over_model': ratios,
-        'ours_over_fastest_peer': fastest, 'peak_memory_mib': memory,
-        'gflops': gflops, 'peak_gflops': peak, 'share': gflops / peak,
-    }  # fmt: skip
+        'shape': shape._asdict(),
+        'seconds': seconds,
+        'tokens_per_second': rates,
+        'ours_over_model': ratios,
+        'ours_over_fastest_peer': fastest,
+        'peak_memory_mib': memory,
+        'gflops': gflops,
+        'peak_gflops': peak,
+        'share': gflops / peak,
+    }
 
 
 def measure_steps(settings):
@@ -275,9 +326,14 @@ def measure_loss(settings):
         torch.manual_seed(seed)
         batches = corpora.windows(tokens, batch_size, length, seed)
         return utils.train(
-            ours(SHAPES[0]), batches, utils.lm_loss, num_steps, **options,
-            eval_fn=eval_fn, eval_every=settings['eval_every'],
-        )  # fmt: skip
+            ours(SHAPES[0]),
+            batches,
+            utils.lm_loss,
+            num_steps,
+            **options,
+            eval_fn=eval_fn,
+            eval_every=settings['eval_every'],
+        )
 
     muon = MUON_BATCH_SIZE, settings['muon_steps'], MUON
     before = run(*muon)
@@ -287,17 +343,28 @@ def measure_loss(settings):
     reached = [first_below(history, target) for history in (before, after)]
     print(f'\nValidation loss {target:.3f}: recipe in {seconds:.1f} s')
     for s in reached:
-        print(f'Muon in {s:.1f} s, ratio {s / seconds:.3f}' if s else
-              'Muon did not reach it: raise --muon-steps')  # fmt: skip
+        print(
+            f'Muon in {s:.1f} s, ratio {s / seconds:.3f}'
+            if s
+            else 'Muon did not reach it: raise --muon-steps'
+        )
     runs = {'muon': before, 'recipe': recipe, 'muon again': after}
     return {
-        'target': target, 'recipe_seconds': seconds, 'muon_seconds': reached,
+        'target': target,
+        'recipe_seconds': seconds,
+        'muon_seconds': reached,
         'ratios': [s and s / seconds for s in reached],
-        'recipe': RECIPE, 'muon': {**MUON, 'batch_size': MUON_BATCH_SIZE},
-        'runs': {name: {'eval_step': h.eval_step, 'eval_loss': h.eval_loss,
-                        'seconds': [h.seconds[i - 1] for i in h.eval_step]}
-                 for name, h in runs.items()},
-    }  # fmt: skip
+        'recipe': RECIPE,
+        'muon': {**MUON, 'batch_size': MUON_BATCH_SIZE},
+        'runs': {
+            name: {
+                'eval_step': h.eval_step,
+                'eval_loss': h.eval_loss,
+                'seconds': [h.seconds[i - 1] for i in h.eval_step],
+            }
+            for name, h in runs.items()
+        },
+    }
 
 
 # ---- Generation ----
@@ -315,8 +382,10 @@ def measure_generation(settings):
         )
 
     for length in settings['lengths']:
-        actions = {'cache': lambda n=length: extend(n, True),
-                   'no cache': lambda n=length: extend(n, False)}  # fmt: skip
+        actions = {
+            'cache': lambda n=length: extend(n, True),
+            'no cache': lambda n=length: extend(n, False),
+        }
         seconds = interleave(actions, settings['repeats'])
         if not torch.equal(outputs[True], outputs[False]):
             raise RuntimeError('the cache changes the greedy tokens')
@@ -325,17 +394,24 @@ def measure_generation(settings):
         print(f'\nGeneration to {length} tokens, ratio {ratio:.1f}')
         for name, rate in rates.items():
             print(f'{name:14}{rate:8,.0f} tokens/s')
-        results.append({'length': length, 'tokens_per_second': rates,
-                        'ratio': ratio, 'seconds': seconds})  # fmt: skip
+        results.append(
+            {
+                'length': length,
+                'tokens_per_second': rates,
+                'ratio': ratio,
+                'seconds': seconds,
+            }
+        )
     return results
 
 
 # ---- The command ----
 
 PARTS = {
-    'steps': measure_steps, 'loss': measure_loss,
+    'steps': measure_steps,
+    'loss': measure_loss,
     'generation': measure_generation,
-}  # fmt: skip
+}
 
 
 def processor():
@@ -350,12 +426,16 @@ def provenance():
     """What the numbers depend on."""
     names = ('torch', 'transformers', 'd2l')
     return {
-        'command': sys.argv, 'date': time.strftime('%Y-%m-%d %H:%M:%S%z'),
-        'processor': processor(), 'platform': platform.platform(),
-        'cores': os.cpu_count(), 'threads': torch.get_num_threads(),
-        'load_at_start': os.getloadavg(), 'python': sys.version,
+        'command': sys.argv,
+        'date': time.strftime('%Y-%m-%d %H:%M:%S%z'),
+        'processor': processor(),
+        'platform': platform.platform(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'load_at_start': os.getloadavg(),
+        'python': sys.version,
         'versions': {name: importlib.metadata.version(name) for name in names},
-    }  # fmt: skip
+    }
 
 
 def positive(text):
@@ -394,7 +474,7 @@ def main(arguments=None):
     for part in [options.only] if options.only else PARTS:
         results[part] = PARTS[part](settings)
     text = json.dumps(results, indent=1) + '\n'
-    utils.write_whole(options.out, lambda file: file.write(text.encode()))
+    write_whole(options.out, lambda file: file.write(text.encode()))
     print(f'\nwritten: {options.out}')
 
 

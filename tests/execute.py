@@ -12,7 +12,7 @@ from unittest import mock
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,12 +21,55 @@ KERNEL_ENV = {
     'OMP_NUM_THREADS': '1',
     'TQDM_DISABLE': '1',
     'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
+    'CHAPTER_CLAIMS': 'raise',
 }
-WIDGET_VIEW = 'application/vnd.jupyter.widget-view+json'
+# as JupyterLab writes it: it would mark another as a change on opening
+KERNELSPEC = {
+    'display_name': 'Python 3 (ipykernel)',
+    'language': 'python',
+    'name': 'python3',
+}
+METADATA = {'tags', 'reason', 'jupyter', 'cellView'}
 
 
 class NotebookError(Exception):
     """A notebook that cannot be written back, and why."""
+
+
+WIDGET_VIEW = 'application/vnd.jupyter.widget-view+json'
+UNSTORED = {'OutputModel', 'FloatProgressModel', 'IntProgressModel'}
+
+
+def refusal(msg):
+    """Says why a cell that sends this message is refused; None if it is not.
+
+    A stored output is what the cell has sent, in this order. A front end
+    would clear or update it, also in earlier cells; and what a progress bar
+    or an Output widget shows is not in the file. Other widgets are stored as
+    the text of their names.
+    """
+    kind, content = msg['msg_type'], msg['content']
+    if kind == 'clear_output':
+        return 'The cell clears its output: print less, or later'
+    if (content.get('transient') or {}).get('display_id'):
+        return 'The cell updates an output (display_id): show it when done'
+    state = content.get('data', {}).get('state', {})
+    if kind == 'comm_open' and state.get('_model_name') in UNSTORED:
+        widget = state['_model_name']
+        return f'The cell makes a widget, {widget}, whose content is not kept'
+    return None
+
+
+class Client(NotebookClient):
+    """Executes a notebook, and notes why a cell is refused."""
+
+    refused = None
+
+    def process_message(self, msg, cell, cell_index):
+        if why := refusal(msg):
+            self.refused = self.refused or why
+            return None
+        return super().process_message(msg, cell, cell_index)
 
 
 class CurrentKernel(AsyncKernelManager):
@@ -53,7 +96,7 @@ def write_whole(path, text):
     """Writes a text file whole or not at all."""
     temporary = path.with_name(path.name + '.tmp')
     try:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_text(text, encoding='utf-8', newline='\n')
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,26 +119,23 @@ def join_streams(outputs):
 
 
 def clean(nb):
-    """Removes what differs from run to run or from editor to editor."""
+    """Removes what differs from run to run or from editor to editor.
+
+    JupyterLab writes its own Python version over language_info, and keeps
+    the one that recorded the outputs.
+    """
     nb.nbformat, nb.nbformat_minor = 4, 5
+    info = nb.metadata.language_info
     nb.metadata = nbformat.from_dict(
         {
-            'kernelspec': {
-                'display_name': 'Python 3',
-                'language': 'python',
-                'name': 'python3',
-            },
-            'language_info': nb.metadata.language_info,
+            'kernelspec': KERNELSPEC,
+            'language_info': info,
+            'recorded': {'python': info.version},
         }
     )
     for i, cell in enumerate(nb.cells):
         cell.setdefault('id', f'cell-{i:03d}')
-        for key in set(cell.metadata) - {
-            'tags',
-            'reason',
-            'jupyter',
-            'cellView',
-        }:
+        for key in set(cell.metadata) - METADATA:
             del cell.metadata[key]
         if cell.cell_type == 'code':
             cell.outputs = join_streams(cell.outputs)
@@ -109,7 +149,8 @@ def execute(path, timeout=300):
 
     Returns seconds and peak MiB. Raises NotebookError, which names the code
     cell (counted from 1), and leaves the file as it was if a cell raises,
-    writes to stderr or takes more than `timeout` seconds.
+    kills the kernel, writes to stderr, shows what cannot be stored or takes
+    more than `timeout` seconds.
     """
     path = Path(path)
     nb = nbformat.read(path, as_version=4)
@@ -123,9 +164,11 @@ def execute(path, timeout=300):
         now[0] = number.get(id(cell), now[0])
 
     def executed(cell, cell_index, execute_reply):
+        if client.refused:
+            raise NotebookError(client.refused)
         peaks.append(peak_mib(client.km.provisioner.pid) or 0.0)
 
-    client = NotebookClient(
+    client = Client(
         nb,
         timeout=timeout,
         kernel_name=CURRENT_ENV_KERNEL_NAME,
@@ -133,6 +176,7 @@ def execute(path, timeout=300):
         extra_arguments=['--log-level=ERROR'],
         resources={'metadata': {'path': str(path.resolve().parent)}},
         store_widget_state=False,
+        force_raise_errors=True,
         on_cell_start=started,
         on_cell_executed=executed,
     )
@@ -140,9 +184,12 @@ def execute(path, timeout=300):
     try:
         with mock.patch.dict(os.environ, KERNEL_ENV):
             client.execute()
-    except CellExecutionError as error:
+    except DeadKernelError:
+        message = f'{path}: code cell {now[0]}: the kernel died'
+        raise NotebookError(message) from None
+    except (CellExecutionError, NotebookError) as error:
         raise NotebookError(f'{path}: code cell {now[0]}: {error}') from None
-    except Exception as error:  # the kernel died, a cell took too long
+    except Exception as error:  # a cell took too long
         raise NotebookError(f'{path}: code cell {now[0]}: {error!r}') from None
     for cell in code_cells:
         for out in cell.outputs:

@@ -4,7 +4,12 @@
   other text is exact. Pixels are not compared, the number of figures is.
 - A code cell that was not executed, or not in order, errors, warnings and
   widget state in the file, and skipped cells fail. An ignored output, tagged
-  'nbval-ignore-output', needs a "reason" in the cell's metadata.
+  'nbval-ignore-output', needs a "reason" in the cell's metadata; nbval's
+  comments in the source, which say the same, are refused.
+- Cells that clear or update an output, or make a progress bar or an Output
+  widget, fail: what they show is not what a file holds. tests/execute.py
+  does not store them.
+- A cell that kills the kernel fails at once, and with it all that follows.
 - Figures are those of the Python version which recorded them. On another
   version the cells run, and the claims inside them raise if they are false,
   but outputs are compared only with --compare-always.
@@ -15,11 +20,14 @@ import os
 import re
 import time
 from collections import defaultdict
+from math import inf
 from platform import python_version
+from queue import Empty
 from unittest import mock
 
 import pytest
-from execute import KERNEL_ENV, WIDGET_VIEW, peak_mib
+from execute import KERNEL_ENV, WIDGET_VIEW, peak_mib, refusal
+from nbval.kernel import RunningKernel
 from nbval.plugin import (
     IPyNbCell,
     IPyNbFile,
@@ -32,7 +40,6 @@ RTOL = 5e-3
 MAX_MIB = 1024
 SLOW_SECONDS = 240
 PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
-IGNORED = {WIDGET_VIEW}
 
 # 0.5, -1.5e-3, 2e5, .5s and 3. but no part of 3.11.7, v1.5, 1e5f or x_0.5
 DECIMAL = re.compile(
@@ -61,8 +68,9 @@ def close(ref, test):
     return abs(t - r) <= (RTOL * abs(r) + min(units)) * (1 + 1e-9)
 
 
-def without_pixels(text):
-    """Replaces images and framed pages inside HTML, as with pixels."""
+def comparable(text):
+    """Replaces images and framed pages in HTML, and addresses in memory."""
+    text = re.sub(r' at 0x[0-9a-fA-F]+', ' at 0x', text)
     text = re.sub(r'data:image/[\w+]+;base64,[\w+/=\s]+', 'data:', text)
     text = re.sub(r'srcdoc="[^"]*"', 'srcdoc=""', text)
     return re.sub(r'<svg\b.*?</svg>', '<svg/>', text, flags=re.DOTALL)
@@ -70,7 +78,7 @@ def without_pixels(text):
 
 def text_difference(ref, test):
     """Describes the first line in which two texts differ; None if none."""
-    refs, tests = (without_pixels(t).splitlines() for t in (ref, test))
+    refs, tests = (comparable(t).splitlines() for t in (ref, test))
     if len(refs) != len(tests):
         return f'{len(refs)} lines recorded, {len(tests)} now'
     for i, (r, t) in enumerate(zip(refs, tests, strict=True), 1):
@@ -96,7 +104,7 @@ def contents(outputs):
         if out.output_type == 'stream':
             kinds[out.name].append(out.text)
         for mime, value in out.get('data', {}).items():
-            if mime not in IGNORED:
+            if mime != WIDGET_VIEW:
                 kinds[mime].append('' if mime in PIXELS else value)
     return kinds
 
@@ -122,8 +130,9 @@ def difference(ref, test):
 
 def cell_problem(cell, expected_count):
     """Says what is wrong with a code cell as it stands in the file."""
+    if any(find_comment_markers(cell.source)):
+        return 'Comments to nbval are refused: tag the cell instead'
     options = dict(find_metadata_tags(cell.metadata))
-    options.update(find_comment_markers(cell.source))
     if options.get('skip') or options.get('check_exception'):
         return 'Cells that are skipped or expected to raise are refused'
     reason = cell.metadata.get('reason', '')
@@ -142,14 +151,55 @@ def cell_problem(cell, expected_count):
     return None
 
 
+def recorded_python(nb):
+    """The Python version that recorded the outputs; None if unknown."""
+    info = nb.metadata.get('recorded', {}).get('python')
+    return info or nb.metadata.get('language_info', {}).get('version')
+
+
 def notebook_problems(nb):
     """Says what is wrong with a notebook beside its cells."""
     problems = []
     if 'widgets' in nb.metadata:
         problems.append('Widget state is stored in the metadata')
-    if 'version' not in nb.metadata.get('language_info', {}):
+    if recorded_python(nb) is None:
         problems.append('No Python version in the metadata')
     return problems
+
+
+class CellProblem(Exception):
+    """What a cell must not do, but has done to its kernel or outputs."""
+
+
+class Kernel(RunningKernel):
+    """nbval's kernel, with a history, and missed as soon as it is dead."""
+
+    asked = None
+
+    def execute_cell_input(self, cell_input, allow_stdin=None):
+        # nbval leaves no history, and then x; prints what it must not
+        self.asked = self.kc.execute(
+            cell_input, allow_stdin=allow_stdin, stop_on_error=False
+        )
+        return self.asked
+
+    def get_message(self, stream, timeout=inf):
+        end = time.monotonic() + timeout
+        while True:
+            left = max(0, end - time.monotonic())
+            try:
+                msg = super().get_message(stream, timeout=min(1, left))
+                break
+            except Empty:
+                if not self.is_alive():
+                    self.stop()
+                    raise CellProblem('The kernel died') from None
+                if left <= 1:
+                    raise
+        why = refusal(msg)
+        if why and msg['parent_header'].get('msg_id') == self.asked:
+            raise CellProblem(why)
+        return msg
 
 
 class Notebook(IPyNbFile):
@@ -170,8 +220,7 @@ class Notebook(IPyNbFile):
             cell.problem = cell_problem(item.cell, count)
             cell.options['skip'] = cell.options['check_exception'] = False
             yield cell
-        info = self.nb.metadata.get('language_info', {})
-        self.recorded = info.get('version', 'an unknown version')
+        self.recorded = recorded_python(self.nb) or 'an unknown version'
         lax = self.config.option.nbval_lax
         same = self.recorded == python_version()
         always = self.config.option.compare_always
@@ -180,25 +229,25 @@ class Notebook(IPyNbFile):
 
     def setup(self):
         self.started = time.monotonic()
-        with mock.patch.dict(os.environ, KERNEL_ENV):
+        with (
+            mock.patch.dict(os.environ, KERNEL_ENV),
+            mock.patch('nbval.plugin.RunningKernel', Kernel),
+        ):
             super().setup()
-
-        # nbval leaves no history, and then x; prints what it must not
-        def execute(source, allow_stdin=None):
-            return self.kernel.kc.execute(
-                source, allow_stdin=allow_stdin, stop_on_error=False
-            )
-
-        self.kernel.execute_cell_input = execute
 
 
 class NotebookCell(IPyNbCell):
     """One code cell."""
 
     def runtest(self):
+        if not self.parent.kernel.is_alive():
+            self.raise_cell_error('Not run: the kernel is dead')
         if not self.parent.compare:
             self.options['check'] = False
-        super().runtest()
+        try:
+            super().runtest()
+        except CellProblem as problem:
+            self.raise_cell_error(str(problem))
         names = [out.get('name') for out in self.test_outputs]
         if self.problem:
             self.raise_cell_error(self.problem)
@@ -249,6 +298,8 @@ class WholeNotebook(pytest.Item):
                 )
             )
         problems = notebook_problems(self.parent.nb)
+        if not self.parent.kernel.is_alive():
+            problems.append('The kernel is dead')
         if peak is not None and peak > MAX_MIB:
             problems.append(f'Peak memory {peak:.0f} MiB > {MAX_MIB} MiB')
         if problems:

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 import d2l_import
+import successors
 import utils
 from utils import Config, KVCache, MultiHeadAttention, attention
 from utils import fused_attention as fused
@@ -25,11 +27,16 @@ BIASES = ('none', 'full', 'shared by the batch', 'shared by the heads')
 
 @settings(max_examples=200, deadline=None)
 @given(
-    batch=sizes, num_heads=sizes, num_queries=sizes, more_keys=sizes,
-    d=st.integers(1, 9), kind=st.sampled_from(MASKS),
-    biased=st.sampled_from(BIASES), scale=st.sampled_from([None, 1.0, 0.3]),
+    batch=sizes,
+    num_heads=sizes,
+    num_queries=sizes,
+    more_keys=sizes,
+    d=st.integers(1, 9),
+    kind=st.sampled_from(MASKS),
+    biased=st.sampled_from(BIASES),
+    scale=st.sampled_from([None, 1.0, 0.3]),
     seed=st.integers(0, 2**31),
-)  # fmt: skip
+)
 def test_fused_is_the_definition(
     batch, num_heads, num_queries, more_keys, d, kind, biased, scale, seed
 ):
@@ -98,10 +105,10 @@ def test_masks_are_worked_by_hand():
     assert causal == [[1, 1, 1, 0], [1, 1, 1, 1]]
     prefix = utils.prefix_mask(2, 3).int().tolist()
     assert prefix == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
-    banded = utils.banded_mask(4, 2).int().tolist()
+    banded = successors.banded_mask(4, 2).int().tolist()
     assert banded == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
-    assert torch.equal(utils.banded_mask(3, 1), torch.eye(3).bool())
-    assert torch.equal(utils.banded_mask(3, 9), utils.causal_mask(3))
+    assert torch.equal(successors.banded_mask(3, 1), torch.eye(3).bool())
+    assert torch.equal(successors.banded_mask(3, 9), utils.causal_mask(3))
     padding = utils.padding_mask(torch.tensor([0, 2, 3]), 3)
     assert padding.shape == (3, 1, 1, 3)
     assert padding[:, 0, 0].int().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -120,7 +127,7 @@ def test_mask_errors_name_value_and_limit():
     with pytest.raises(ValueError, match=r'num_prefix is 4, not in 0\.\.3'):
         utils.prefix_mask(4, 3)
     with pytest.raises(ValueError, match='width is 0, below 1'):
-        utils.banded_mask(4, 0)
+        successors.banded_mask(4, 0)
 
 
 def layer(num_hiddens=12, num_heads=3, **options):
@@ -129,61 +136,57 @@ def layer(num_hiddens=12, num_heads=3, **options):
     return MultiHeadAttention(config).eval()
 
 
+def four_of(layer):
+    """Weights, and biases if any, of queries, keys, values and output."""
+    Q, K, V = (
+        {name: p.chunk(3)[i] for name, p in layer.W_qkv.state_dict().items()}
+        for i in range(3)
+    )
+    return Q, K, V, layer.W_o.state_dict()
+
+
 @pytest.mark.parametrize('bias', [False, True])
 def test_equals_multihead_attention_of_d2l(bias):
     ours, X = layer(bias=bias), draw(1, 4, 6, 12)
     theirs = d2l_import.d2l.MultiHeadAttention(12, 3, 0.0, bias).eval()
     valid_lens = torch.tensor([1, 3, 6, 2])
     theirs(X, X, X, valid_lens)  # gives the lazy layers their shapes
-    parts = zip(
-        (theirs.W_q, theirs.W_k, theirs.W_v),
-        ours.W_qkv.weight.chunk(3),
-        ours.W_qkv.bias.chunk(3) if bias else (None,) * 3,
-        strict=True,
-    )
-    with torch.no_grad():
-        for W, weight, b in [*parts, (theirs.W_o, *weights_of(ours.W_o))]:
-            W.weight.copy_(weight)
-            if b is not None:
-                W.bias.copy_(b)
+    layers = theirs.W_q, theirs.W_k, theirs.W_v, theirs.W_o
+    for W, state in zip(layers, four_of(ours), strict=True):
+        W.load_state_dict(state)
     mask = utils.padding_mask(valid_lens, 6)
-    Y, Z = ours(X, mask), theirs(X, X, X, valid_lens)
+    Y, Z = ours(X, mask=mask), theirs(X, X, X, valid_lens)
     torch.testing.assert_close(Y, Z, atol=1e-5, rtol=1e-5)
     assert (ours(X) - Z).abs().max() > 1e-3  # without the mask it differs
-
-
-def weights_of(linear):
-    return linear.weight, linear.bias
 
 
 @pytest.mark.parametrize('bias', [False, True])
 def test_equals_multihead_attention_of_torch(bias):
     ours, X = layer(bias=bias), draw(1, 4, 6, 12)
     theirs = nn.MultiheadAttention(12, 3, bias=bias, batch_first=True).eval()
+    theirs.out_proj.load_state_dict(ours.W_o.state_dict())
     with torch.no_grad():
         theirs.in_proj_weight.copy_(ours.W_qkv.weight)
-        theirs.out_proj.weight.copy_(ours.W_o.weight)
         if bias:
             theirs.in_proj_bias.copy_(ours.W_qkv.bias)
-            theirs.out_proj.bias.copy_(ours.W_o.bias)
     mask = utils.causal_mask(6)
     Z, weights = theirs(X, X, X, attn_mask=~mask, average_attn_weights=False)
-    torch.testing.assert_close(ours(X, mask), Z, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(X, mask=mask), Z, atol=1e-5, rtol=1e-5)
     with utils.record_attention(ours) as maps:
-        ours(X, mask)
+        ours(X, mask=mask)
     torch.testing.assert_close(maps[0], weights, atol=1e-5, rtol=1e-5)
 
 
 def test_recording_changes_nothing_and_ends_with_the_block():
     ours, X = layer(), draw(1, 2, 5, 12)
     mask, bias = utils.causal_mask(5), draw(2, 3, 5, 5)
-    Y = ours(X, mask, bias)
+    Y = ours(X, mask=mask, bias=bias)
     with utils.record_attention(ours) as maps:
-        Z = ours(X, mask, bias)
+        Z = ours(X, mask=mask, bias=bias)
     torch.testing.assert_close(Y, Z, atol=1e-6, rtol=1e-5)
     assert [m.shape for m in maps] == [(2, 3, 5, 5)]
     assert not maps[0].requires_grad
-    ours(X, mask)
+    ours(X, mask=mask)
     assert len(maps) == 1
     with pytest.raises(ZeroDivisionError), utils.record_attention(ours):
         raise ZeroDivisionError
@@ -193,18 +196,68 @@ def test_recording_changes_nothing_and_ends_with_the_block():
 def test_mask_does_not_depend_on_training():
     ours, X = layer(), draw(1, 2, 5, 12)
     mask = utils.causal_mask(5)
-    assert torch.equal(ours.train()(X, mask), ours.eval()(X, mask))
+    Y = ours.train()(X, mask=mask)
+    assert torch.equal(Y, ours.eval()(X, mask=mask))
 
 
 def test_cache_gives_the_same_in_pieces():
     ours, X = layer(), draw(1, 2, 6, 12)
-    whole, cache, pieces = ours(X, utils.causal_mask(6)), KVCache(), []
+    whole, cache = ours(X, mask=utils.causal_mask(6)), KVCache()
+    pieces = []
     for piece in X.split((3, 1, 2), dim=1):
         n = piece.shape[1]
         mask = utils.causal_mask(n, len(cache) + n)
-        pieces.append(ours(piece, mask, cache=cache))
+        pieces.append(ours(piece, mask=mask, cache=cache))
     assert len(cache) == 6
     torch.testing.assert_close(torch.cat(pieces, 1), whole)
+
+
+def test_a_memory_that_is_the_input_is_self_attention():
+    ours, X = layer(), draw(1, 2, 6, 12)
+    mask, bias = utils.causal_mask(6), draw(2, 3, 6, 6)
+    Y = ours(X, mask=mask, bias=bias)
+    assert torch.equal(ours(X, X, mask, bias), Y)
+    assert not torch.allclose(ours(X, X.flip(1), mask, bias), Y, atol=1e-3)
+
+
+def test_queries_are_of_the_input_keys_and_values_of_the_memory():
+    ours, X, memory = layer(), draw(1, 2, 3, 12), draw(2, 2, 5, 12)
+    mask = utils.padding_mask(torch.tensor([5, 2]), 5)
+    Q, K, V = (
+        F.linear(H, *part.values()).unflatten(-1, (3, 4)).transpose(1, 2)
+        for H, part in zip((X, memory, memory), four_of(ours)[:3], strict=True)
+    )
+    Y, _ = attention(Q, K, V, mask)
+    Y = ours.W_o(Y.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(ours(X, memory, mask), Y)
+
+
+def test_queries_come_first_values_last():
+    for part in range(3):
+        ours, X = layer(bias=False), draw(1, 2, 5, 12)
+        with torch.no_grad():
+            ours.W_qkv.weight[12 * part :][:12] = 0
+        Y = ours(X)
+        if part < 2:  # equal scores: the mean of the values
+            V = F.linear(X, ours.W_qkv.weight[24:]).mean(1, keepdim=True)
+            torch.testing.assert_close(Y, ours.W_o(V).expand_as(Y))
+            assert Y.abs().max() > 0.01
+        else:
+            assert (Y == 0).all()
+
+
+def test_a_memory_is_taken_into_the_cache_once():
+    ours, X, memory = layer(), draw(1, 2, 4, 12), draw(2, 2, 5, 12)
+    mask, calls = utils.padding_mask(torch.tensor([5, 2]), 5), []
+    ours.W_qkv.register_forward_hook(lambda _, X, Y: calls.append(X[0]))
+    whole, cache = ours(X, memory, mask), KVCache()
+    calls.clear()
+    pieces = [
+        ours(x, memory, mask, cache=cache) for x in X.split((2, 1, 1), 1)
+    ]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole)
+    assert sum(each is memory for each in calls) == 1
+    assert len(calls) == 4 and len(cache) == 5
 
 
 def test_layer_errors_name_value_and_limit():
@@ -213,12 +266,14 @@ def test_layer_errors_name_value_and_limit():
         ours(draw(1, 2, 5, 7))
     with pytest.raises(ValueError, match=r'\(5, 12\)'):
         ours(X[0])
+    with pytest.raises(ValueError, match=r'\(2, 5, 8\).*num_hiddens = 12'):
+        ours(X, draw(1, 2, 5, 8))  # the memory
     with pytest.raises(ValueError, match=r'torch.float32, not torch.bool'):
-        ours(X, torch.ones(5, 5))
+        ours(X, mask=torch.ones(5, 5))
     with pytest.raises(ValueError, match=r'\(4, 4\).*\(2, 3, 5, 5\)'):
-        ours(X, utils.causal_mask(4))
+        ours(X, mask=utils.causal_mask(4))
     with pytest.raises(ValueError, match='does not broadcast'):
-        ours(X, torch.ones(1, 2, 1, 5, 5, dtype=torch.bool))
+        ours(X, mask=torch.ones(1, 2, 1, 5, 5, dtype=torch.bool))
 
 
 def test_scale_of_one_is_no_scale():

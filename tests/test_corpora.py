@@ -1,4 +1,4 @@
-"""Tests of the chapter's texts, tokens, downloads and archives."""
+"""Tests of the chapter's texts, tokens, batches and downloads."""
 
 import contextlib
 import dataclasses
@@ -6,20 +6,17 @@ import gzip
 import hashlib
 import http.server
 import importlib
-import inspect
-import io
 import itertools
 import json
 import os
 import random
+import re
 import runpy
 import socket
 import struct
 import subprocess
 import sys
-import tarfile
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +61,92 @@ def nothing_new(folder):
     before = listing(folder)
     yield
     assert listing(folder) == before
+
+
+# ---- A folder of texts ----
+
+
+def words(n, seed=0):
+    """Made-up words without end, as lines and paragraphs."""
+    rng = random.Random(seed)
+    made = [''.join(rng.choices('aeioumnrst', k=6)) for _ in range(n)]
+    return ''.join(
+        word + ('\n\n' if i % 90 == 89 else '\n' if i % 9 == 8 else ' ')
+        for i, word in enumerate(made)
+    )
+
+
+@pytest.mark.parametrize('num_files', [1, 8])
+@pytest.mark.parametrize('white', ['', ' ', '\n', '\n\n'])
+def test_few_files_are_split_inside(tmp_path, num_files, white):
+    """Whatever a file has between its words, down to nothing."""
+    size = 160_000 // num_files
+    texts = [words(size, seed) for seed in range(num_files)]
+    if white != '\n\n':
+        texts = [re.sub(r'\s+', white, text) for text in texts]
+    for i, text in enumerate(texts):
+        write(tmp_path / f'{i}.txt', text)
+    corpus = corpora.text_folder(tmp_path)
+    documents = corpus.train + corpus.valid
+    assert 0.02 < len(corpus.valid) / len(documents) < 0.15
+    assert max(map(len, documents)) <= 4000
+    assert sum(map(len, documents)) / len(documents) > 2000
+    kept = ''.join(''.join(documents).split())
+    assert len(kept) == len(''.join(''.join(texts).split()))
+    whole = ' '.join(' '.join(x.split()) for x in corpus.train)
+    assert not any(' '.join(x.split()) in whole for x in corpus.valid)
+    if white == '\n\n':  # nothing is cut where a paragraph ends
+        ends = {
+            paragraph.split()[-1]
+            for text in texts
+            for paragraph in text.split('\n\n')
+            if paragraph
+        }
+        assert all(x.split()[-1] in ends for x in documents)
+
+
+def test_two_documents_are_enough(tmp_path):
+    for i in range(30):  # two short files, or a file of two documents
+        for names in (['a.txt', 'b.txt'], ['a.txt']):
+            folder = tmp_path / f'{i}-{len(names)}'
+            size = 5000 // len(names)
+            for name in names:
+                write(folder / name, words(size // 7, f'{i} {name}'))
+            corpus = corpora.text_folder(folder)
+            assert corpus.train and corpus.valid
+    for text in ('too short', sentence(1)):
+        write(tmp_path / 'one' / 'a.txt', text)
+        with pytest.raises(ValueError, match=r'one has 1 .txt, .*too few'):
+            corpora.text_folder(tmp_path / 'one')
+
+
+def test_many_files_are_documents_as_they_are(tmp_path):
+    texts = [words(1000, seed).strip() for seed in range(100)]
+    for i, text in enumerate(texts):
+        write(tmp_path / f'{i}.txt', text)
+    corpus = corpora.text_folder(tmp_path)
+    assert sorted(corpus.train + corpus.valid) == sorted(texts)
+
+
+PACKED_TEXT = gzip.compress(words(3000).encode())
+
+
+@pytest.mark.parametrize(
+    ('name', 'data'),
+    [
+        ('broken.txt.gz', PACKED_TEXT[:-900]),
+        ('broken.md.gz', PACKED_TEXT[:-8] + bytes(8)),
+        ('broken.md.gz', PACKED_TEXT[:99] + bytes(99) + PACKED_TEXT[198:]),
+        ('plain.rst.gz', b'not packed at all'),
+        ('latin.txt', 'caf\xe9'.encode('latin-1') * 99),
+        ('latin.txt.gz', gzip.compress('caf\xe9'.encode('latin-1') * 99)),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
+    write(tmp_path / 'good.txt', words(3000))
+    write(tmp_path / 'in' / name, data)
+    with pytest.raises(ValueError, match=f'in/{name} is not a text in UTF-8'):
+        corpora.text_folder(tmp_path)
 
 
 # ---- Documentation ----
@@ -157,6 +240,7 @@ def test_nothing_is_imported(built):
     assert len(imported) < 20
 
 
+@pytest.mark.slow
 def test_fresh_shuffled_build_equals_the_cached_one(
     corpus, tmp_path, monkeypatch
 ):
@@ -374,7 +458,7 @@ def test_interrupted_writing_leaves_nothing(shelf, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage.os, 'replace', interrupt)
+    monkeypatch.setattr(os, 'replace', interrupt)
     with pytest.raises(KeyboardInterrupt):
         corpora.documentation(tmp_path / 'data')
     assert listing(tmp_path / 'data') == []
@@ -424,6 +508,7 @@ def tokenizer(texts):
     return corpora.train_tokenizer(texts, 600)
 
 
+@pytest.mark.slow
 def test_tokenizer_is_the_same_in_another_process(texts, tokenizer, tmp_path):
     (tmp_path / 'texts.json').write_text(json.dumps(texts))
     code = (
@@ -439,6 +524,9 @@ def test_tokenizer_vocabulary(tokenizer):
     names = ['<pad>', '<bos>', '<eos>', '<mask>', '<sep>']
     assert [tokenizer.id_to_token(i) for i in range(5)] == names
     assert names == corpora.SPECIAL_TOKENS
+    ids = corpora.PAD, corpora.BOS, corpora.EOS, corpora.MASK, corpora.SEP
+    assert [tokenizer.id_to_token(i) for i in ids] == names
+    assert len(names) == corpora.NUM_SPECIAL
     assert tokenizer.get_vocab_size() == 600
     assert all(c in tokenizer.get_vocab() for c in 'aZ0!')
 
@@ -589,6 +677,61 @@ def test_too_few_tokens_is_an_error_at_once(cut):
 def test_batch_size_is_checked_at_once():
     with pytest.raises(ValueError, match=r'batch_size is 0.*1'):
         corpora.windows(torch.arange(9), 0, 4)
+
+
+def test_random_rows_are_those_of_one_generator():
+    X, y = torch.arange(40).view(20, 2), torch.arange(20)
+    batches = corpora.random_rows(X, y, batch_size=5, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(50):
+        i = torch.randint(20, (5,), generator=generator)
+        rows, labels = next(batches)
+        assert torch.equal(rows, X[i]) and torch.equal(labels, y[i])
+    alone = corpora.random_rows(X, batch_size=5, seed=3)
+    assert next(alone).shape == (5, 2)
+    first, again = (
+        next(corpora.random_rows(y, batch_size=9, seed=seed))
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first, again)
+
+
+def test_random_rows_of_a_batch_function():
+    def noisy(x, y, generator):
+        return x + torch.rand(len(x), generator=generator), y
+
+    data = torch.arange(8), torch.arange(8)
+    batches = corpora.random_rows(*data, batch_size=4, batch_fn=noisy)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        i = torch.randint(8, (4,), generator=generator)
+        x, y = next(batches)
+        assert torch.equal(x, i + torch.rand(4, generator=generator))
+        assert torch.equal(y, i)
+
+
+@pytest.mark.parametrize(
+    ('lengths', 'batch_size', 'message'),
+    [
+        ([], 4, r'rows \[\]'),
+        ([0], 4, r'rows \[0\]'),
+        ([3, 2], 4, r'rows \[3, 2\]'),
+        ([3], 0, 'batch_size is 0, not at least 1'),
+    ],
+)
+def test_random_rows_errors(lengths, batch_size, message):
+    tensors = [torch.zeros(n) for n in lengths]
+    with pytest.raises(ValueError, match=message):
+        corpora.random_rows(*tensors, batch_size=batch_size)
+
+
+def test_importing_corpora_loads_no_heavy_package():
+    code = (
+        'import sys, json, corpora\n'
+        'heavy = {"pandas", "matplotlib", "d2l", "sklearn", "IPython"}\n'
+        'print(json.dumps(sorted(heavy & {*sys.modules})))'
+    )
+    assert run_python(code, seed='0') == []
 
 
 # ---- Downloads ----
@@ -782,10 +925,10 @@ def test_unwritable_download_folder(server, tmp_path):
 
 
 def test_interrupted_download_leaves_nothing(server, tmp_path, monkeypatch):
-    def interrupt(path):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, '_sha1', interrupt)
+    monkeypatch.setattr(os, 'replace', interrupt)
     with nothing_new(tmp_path), pytest.raises(KeyboardInterrupt):
         storage.download(server.url + 'good.txt', sha1(GOOD), tmp_path)
 
@@ -796,263 +939,3 @@ def test_address_without_a_file_name(tmp_path, end):
     with pytest.raises(ValueError, match='names no file') as info:
         storage.download(url, sha1(GOOD), tmp_path)
     assert url in str(info.value)
-
-
-# ---- Archives ----
-
-FILES = {
-    'top.txt': b'top',
-    'inner/deep/file.txt': GOOD,
-    'inner/empty': b'',
-    'last.bin': random.Random(0).randbytes(3000),
-}
-ENDINGS = ['.zip', '.tar', '.tar.gz', '.tgz']
-
-
-def pack(path, files):
-    """An archive of files, given by name, content and, if special, type.
-
-    A type is tarfile's; the content of a link is where it leads.
-    """
-    files = [(*file, None)[:3] for file in files]
-    if path.suffix == '.zip':
-        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-            for name, content, kind in files:
-                member = zipfile.ZipInfo(name)
-                member.external_attr = 0o100644 << 16
-                if kind is not None:
-                    member.external_attr = 0o120777 << 16
-                archive.writestr(member, content)
-        return path
-    mode = 'w' if path.suffix == '.tar' else 'w:gz'
-    with tarfile.open(path, mode) as archive:
-        for name, content, kind in files:
-            member = tarfile.TarInfo(name)
-            member.mode = 0o4777
-            if kind is None:
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-            else:
-                member.type = kind
-                member.linkname = content.decode()
-                archive.addfile(member)
-    return path
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
-
-
-def refuses(archive, *words):
-    """`extract` raises ValueError with the words and writes nothing."""
-    with (
-        nothing_new(archive.parent),
-        pytest.raises(ValueError) as info,
-    ):
-        storage.extract(archive)
-    for word in (archive, *words):
-        assert str(word) in str(info.value)
-
-
-@pytest.mark.parametrize('ending', ENDINGS)
-def test_extract(tmp_path, ending, recwarn):
-    archive = pack(tmp_path / f'some.text-1.0{ending}', FILES.items())
-    folder = storage.extract(archive)
-    assert folder == tmp_path / 'some.text-1.0'
-    assert contents(folder) == FILES
-    assert len(list(tmp_path.iterdir())) == 2
-    other = storage.extract(str(archive), str(tmp_path / 'a' / 'b'))
-    assert other == tmp_path / 'a' / 'b' / 'some.text-1.0'
-    assert contents(other) == FILES
-    if hasattr(tarfile, 'data_filter'):
-        for path in folder.rglob('*.txt'):
-            assert path.stat().st_mode & 0o4022 == 0
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize('ending', ENDINGS)
-def test_extracted_folder_is_kept(tmp_path, ending):
-    archive = pack(tmp_path / f'text{ending}', FILES.items())
-    folder = storage.extract(archive)
-    (folder / 'mine.txt').write_text('mine')
-    assert storage.extract(archive) == folder
-    assert (folder / 'mine.txt').read_text() == 'mine'
-
-
-def test_folders_and_empty_archives(tmp_path):
-    archive = pack(tmp_path / 'a.tar', [('d', b'', tarfile.DIRTYPE)])
-    assert listing(storage.extract(archive)) == ['d']
-    with zipfile.ZipFile(tmp_path / 'b.zip', 'w') as opened:
-        opened.writestr('d/', b'')
-    assert listing(storage.extract(tmp_path / 'b.zip')) == ['d']
-    assert listing(storage.extract(pack(tmp_path / 'c.zip', []))) == []
-    assert listing(storage.extract(pack(tmp_path / 'd.tar.gz', []))) == []
-
-
-@pytest.mark.parametrize('ending', ENDINGS)
-@pytest.mark.parametrize(
-    'name',
-    [
-        '../evil.txt',
-        'a/../../evil.txt',
-        '/tmp/corpora-evil.txt',
-        '..\\evil.txt',
-        'C:\\evil.txt',
-        'C:evil.txt',
-        '..',
-    ],
-)
-def test_names_that_lead_outside_are_refused(tmp_path, ending, name):
-    files = [*FILES.items(), (name, b'evil')]
-    archive = pack(tmp_path / f'text{ending}', files)
-    refuses(archive, repr(name))
-    assert not Path('/tmp/corpora-evil.txt').exists()
-
-
-@pytest.mark.parametrize('ending', ENDINGS)
-@pytest.mark.parametrize('leads', [b'/etc', b'..', b'top.txt'])
-def test_links_are_refused(tmp_path, ending, leads):
-    files = [*FILES.items(), ('link', leads, tarfile.SYMTYPE)]
-    refuses(pack(tmp_path / f'text{ending}', files), "'link'")
-
-
-@pytest.mark.parametrize(
-    'kind',
-    [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE],
-)
-def test_special_files_are_refused(tmp_path, kind):
-    files = [*FILES.items(), ('special', b'top.txt', kind)]
-    refuses(pack(tmp_path / 'text.tar', files), "'special'")
-
-
-def test_nothing_is_written_before_all_names_are_checked(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(storage, 'scratch_folder', None)
-    files = [*FILES.items(), ('../evil.txt', b'evil')]
-    for ending in ENDINGS:
-        refuses(pack(tmp_path / f'text{ending}', files), 'evil.txt')
-
-
-@pytest.mark.parametrize('ending', ENDINGS)
-@pytest.mark.parametrize('share', [0, 0.001, 0.3, 0.6, 0.9])
-def test_truncated_archive_is_refused(tmp_path, ending, share):
-    archive = pack(tmp_path / f'text{ending}', FILES.items())
-    content = archive.read_bytes().rstrip(b'\0')
-    archive.write_bytes(content[: int(share * len(content))])
-    refuses(archive)
-
-
-@pytest.mark.parametrize('ending', ['.zip', '.tar.gz', '.tgz'])
-@pytest.mark.parametrize('place', [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97])
-@pytest.mark.parametrize('hexadecimal', [False, True])
-def test_changed_byte_is_noticed(tmp_path, ending, place, hexadecimal):
-    noise = random.Random(1).randbytes(30000)
-    content = noise.hex().encode() if hexadecimal else noise
-    archive = pack(
-        tmp_path / f'text{ending}', [(name, content) for name in 'abc']
-    )
-    content = bytearray(archive.read_bytes())
-    content[int(place * len(content))] ^= 255
-    archive.write_bytes(content)
-    refuses(archive, 'cannot be unpacked')
-
-
-def test_tar_with_a_damaged_or_lost_member_is_refused(tmp_path):
-    archive = pack(tmp_path / 'text.tar', FILES.items())
-    content = bytearray(archive.read_bytes())
-    header = content.index(b'last.bin')
-    archive.write_bytes(content[:header])
-    refuses(archive, 'cannot be unpacked')
-    content[header] ^= 1
-    archive.write_bytes(content)
-    refuses(archive, 'cannot be unpacked')
-
-
-def test_encrypted_zip_is_refused(tmp_path):
-    archive = pack(tmp_path / 'text.zip', FILES.items())
-    content = bytearray(archive.read_bytes())
-    content[content.index(b'PK\x01\x02') + 8] |= 1
-    content[6] |= 1
-    archive.write_bytes(content)
-    refuses(archive, 'cannot be unpacked')
-
-
-@pytest.mark.parametrize(
-    'name', ['text.rar', 'text', '.zip', '...zip', '.tar.gz']
-)
-def test_other_endings_are_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(pack(tmp_path / 'a.zip', []).read_bytes())
-    refuses(tmp_path / name, '.tar.gz')
-
-
-def test_missing_archive(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        storage.extract(tmp_path / 'text.zip')
-    assert listing(tmp_path) == []
-
-
-def test_download_and_extract_an_archive(server, tmp_path, monkeypatch):
-    archive = pack(tmp_path / 'text.zip', FILES.items()).read_bytes()
-    monkeypatch.setattr(
-        Handler, 'text', lambda self: self.send(archive), raising=False
-    )
-    folder = tmp_path / 'folder'
-    path = storage.download(server.url + 'text.zip', sha1(archive), folder)
-    assert contents(storage.extract(path)) == FILES
-
-
-# ---- The Time Machine ----
-
-
-def test_time_machine(server, tmp_path, monkeypatch, capsys):
-    novel = '\r\n\r\nA title\r\n\r\n'
-    novel += ' \r\n\r\n'.join(f' part {i}\r\ngoes on' for i in range(19))
-    content = novel.encode()
-    monkeypatch.setattr(plain_texts, 'TIME_MACHINE_SHA1', sha1(content))
-    monkeypatch.setattr(
-        Handler, 'novel', lambda self: self.send(content), raising=False
-    )
-    corpus = corpora.time_machine(tmp_path, server.url + 'novel.txt')
-    assert corpus.name == 'time machine'
-    assert corpus.train[:2] == ['A title', 'part 0\ngoes on']
-    assert corpus.valid == ['part 17\ngoes on', 'part 18\ngoes on']
-    assert len(corpus.train) == 18
-    assert capsys.readouterr().out == ''
-
-
-def test_time_machine_without_network(
-    shelf, tmp_path, capsys, closed_port, monkeypatch
-):
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    write(shelf / 'a.py', f'"""{sentence(1)}"""')
-    url = closed_port + 'timemachine.txt'
-    corpus = corpora.time_machine(tmp_path / 'data', url)
-    assert corpus == corpora.documentation(tmp_path / 'data')
-    (name,) = listing(tmp_path / 'data')
-    assert name.startswith('documentation')
-    out, err = capsys.readouterr()
-    assert url in out and 'documentation corpus is used instead' in out
-    assert out.count('\n') == 1 and err == ''
-
-
-def test_time_machine_is_that_of_d2l(monkeypatch):
-    from d2l_import import d2l
-
-    asked = []
-
-    def download(*arguments):
-        asked.append(arguments)
-        raise storage.DownloadError('no')
-
-    monkeypatch.setattr(plain_texts, 'download', download)
-    monkeypatch.setattr(plain_texts, 'documentation', lambda data: data)
-    assert corpora.time_machine('folder') == 'folder'
-    ((url, digest, folder),) = asked
-    assert url == d2l.DATA_URL + 'timemachine.txt'
-    assert digest in inspect.getsource(d2l.TimeMachine)
-    assert folder == 'folder'

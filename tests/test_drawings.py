@@ -10,8 +10,6 @@ import pytest
 import torch
 from execute import ROOT
 
-import figures
-
 IMG = ROOT / 'img'
 NAMES = sorted(path.name for path in IMG.glob('*.svg'))
 STORED = {'in-context-learning.svg', 'power-laws.svg'}
@@ -130,17 +128,3 @@ def test_the_card_makes_any_background_light():
     for name in DRAWN:
         card = next(ElementTree.parse(IMG / name).getroot().iter(RECT))
         assert card.get('fill') == 'white'
-
-
-def test_a_drawing_is_shown_with_its_text(monkeypatch):
-    shown = []
-    monkeypatch.setattr(figures, 'display', lambda d, raw: shown.append(d))
-    figures.show_drawing('bert-pretraining')
-    assert (
-        shown[0]['image/svg+xml'] == (IMG / 'bert-pretraining.svg').read_text()
-    )
-    assert shown[0]['text/plain'].startswith(
-        'Pretraining BERT. Left: seven tokens'
-    )
-    with pytest.raises(ValueError, match="'bart'; there are bert-finetuning,"):
-        figures.show_drawing('bart')

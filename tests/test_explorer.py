@@ -23,10 +23,9 @@ def random_maps(*shape, seed=0):
 @pytest.fixture
 def shown(monkeypatch):
     outputs = []
-    for module in (figures,):
-        monkeypatch.setattr(
-            module, 'display', lambda data, raw: outputs.append(data)
-        )
+    monkeypatch.setattr(
+        figures, 'display', lambda data, raw: outputs.append(data)
+    )
     return outputs
 
 

@@ -248,13 +248,13 @@ def test_number_of_pairs_is_checked_at_once(world):
 
 
 def test_words_for_the_chapter():
-    english, french = zip(*facts.WORDS, strict=True)
-    assert len(set(english)) == len(facts.WORDS) >= 100
+    english, french = zip(*facts.FRENCH_NOUNS, strict=True)
+    assert len(set(english)) == len(facts.FRENCH_NOUNS) >= 100
     assert not set(english) & set(facts.country_facts())
     assert all(re.fullmatch('[a-z]+', x) for x in english)
     assert all(re.fullmatch('[a-zàâçéèêëîïôœùûü]+', x) for x in french)
-    assert facts.WORDS[31] == ('cheese', 'fromage')
-    assert facts.FactWorld(facts.WORDS).held_out[-1, 31]
+    assert facts.FRENCH_NOUNS[31] == ('cheese', 'fromage')
+    assert facts.FactWorld(facts.FRENCH_NOUNS).held_out[-1, 31]
 
 
 def test_words_are_checked():
@@ -265,7 +265,7 @@ def test_words_are_checked():
 
 def test_corpora_export_the_world():
     assert corpora.FactWorld is facts.FactWorld
-    assert corpora.WORDS is facts.WORDS
+    assert corpora.FRENCH_NOUNS is facts.FRENCH_NOUNS
 
 
 # ---- The Bayes-optimal predictor ----

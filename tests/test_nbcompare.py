@@ -10,10 +10,12 @@ from platform import python_version
 
 import nbformat
 import pytest
+from execute import execute
 from nbcompare import (
     cell_problem,
     difference,
     notebook_problems,
+    recorded_python,
     text_difference,
 )
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -22,6 +24,53 @@ TESTS = Path(__file__).resolve().parent
 FIGURE = """\
 from IPython.display import display
 {}display({{'image/png': 'iVBO'}}, raw=True)"""
+# each kind of output that a notebook may have
+STORED = [
+    "print('a')\nprint('b', flush=True)\nprint('c')",
+    "print('a')\ndisplay(1, 2)\nprint('b')\ndisplay(3)",
+    "print('a\\rb')\nprint('c\\bd')\nprint('50%', end='\\r')",
+    '!echo a',
+    '1;',
+    '# nothing',
+    '',
+    'import pandas as pd\ndf = pd.DataFrame({"a": [0.5]})\ndisplay(df)\ndf',
+    'import matplotlib.pyplot as plt\nplt.plot([1, 2]);',
+    "%config InlineBackend.figure_formats = ['svg']\nplt.plot([1, 2]);",
+    'from IPython.display import HTML, IFrame, JSON, Latex, Markdown\n'
+    "display(HTML('<b>1</b>'), IFrame('a.html', 9, 9), JSON({'a': 0.5}))\n"
+    "display(Markdown('*a*'), Latex('$a$'))",
+    'import os\nfrom tqdm.auto import tqdm\n'
+    "for i in tqdm(range(9), disable='TQDM_DISABLE' in os.environ): pass",
+    'import threading\n'
+    "thread = threading.Thread(target=print, args=['a'])\n"
+    'thread.start()\nthread.join()',
+    '%%capture\nprint(1)',
+    'len?',
+    'from ipywidgets import HTML, IntSlider, VBox\n'
+    'VBox([IntSlider(), HTML()])',
+    'None',
+]
+# each kind that must not be stored, and why
+REFUSED = [
+    ('from IPython.display import clear_output\nclear_output()', 'clears'),
+    (
+        'from IPython.display import clear_output\n'
+        'print(1)\nclear_output(wait=True)\nprint(2)',
+        'clears',
+    ),
+    ("shown = display(1, display_id='a')\nshown.update(2)", 'display_id'),
+    (
+        'from IPython.display import update_display\n'
+        "update_display(1, display_id='b')",
+        'display_id',
+    ),
+    ('from tqdm.auto import tqdm\nfor i in tqdm([0]): pass', 'widget'),
+    (
+        'from tqdm.auto import tqdm\nfor i in tqdm([0], leave=False): pass',
+        'widget',
+    ),
+    ('from ipywidgets import Output\nwith Output(): print(1)', 'widget'),
+]
 
 
 def stdout(text):
@@ -63,6 +112,7 @@ def notebook(*cells, version=None):
         ('nan -inf', 'nan -inf'),
         ('−0.50', '-0.50'),
         ('digest 12e999f', 'digest 12e999f'),
+        ('<f at 0x7f8a>', '<f at 0x7fa4bf>'),
         ('<td>0.501</td>', '<td>0.502</td>'),
         ('<svg><path d="M 1"/></svg> x', '<svg/> x'),
         (
@@ -157,8 +207,8 @@ def test_cells():
     assert 'error' in problem('1', new_output('error', ename='E'))
     for tag in ('nbval-skip', 'raises-exception', 'nbval-raises-exception'):
         assert 'refused' in problem('1', tags=[tag])
-    assert 'refused' in problem('# NBVAL_SKIP\n1')
-    assert 'refused' in problem('# NBVAL_RAISES_EXCEPTION\n1')
+    for comment in ('SKIP', 'RAISES_EXCEPTION', 'IGNORE_OUTPUT'):
+        assert 'tag the cell' in problem(f'1\n# NBVAL_{comment}', reason='x')
 
 
 def test_metadata():
@@ -169,12 +219,21 @@ def test_metadata():
     assert 'No Python version' in notebook_problems(new_notebook())[0]
 
 
+def test_the_version_that_recorded_is_kept():
+    nb = notebook(version='3.12.1')
+    assert recorded_python(nb) == '3.12.1'
+    nb.metadata['recorded'] = {'python': '3.11.7'}
+    assert recorded_python(nb) == '3.11.7'
+    del nb.metadata['language_info']
+    assert notebook_problems(nb) == []
+    assert recorded_python(new_notebook()) is None
+
+
 def test_an_ignored_output_needs_a_reason():
     tags = ['nbval-ignore-output']
     assert problem('1', tags=tags, reason='it is a time') is None
     for reason in ('', ' '):
         assert 'reason' in problem('1', tags=tags, reason=reason)
-    assert 'reason' in problem('# NBVAL_IGNORE_OUTPUT\n1')
 
 
 INNER_CONFTEST = """
@@ -197,6 +256,7 @@ def pytest_in(folder, *arguments):
         '-v',
         '--nbval',
         '--nbval-current-env',
+        '--nbval-cell-timeout=60',
         '-p',
         'no:cacheprovider',
         *arguments,
@@ -218,13 +278,16 @@ def pytest_in(folder, *arguments):
 @pytest.fixture(scope='module')
 def inner(tmp_path_factory):
     """One run of small notebooks, each with its own kernel."""
+    pytest.importorskip('xdist')
     folder = tmp_path_factory.mktemp('notebooks')
     png = shown(image_png='other pixels')
     stale = notebook(
         ('x = 1',),
         ('print(x)', stdout('1\n')),
+        ('print(1)', stdout('2\n')),
         ('# NBVAL_IGNORE_OUTPUT\nprint(1)', stdout('2\n')),
     )
+    stale.cells[2].metadata['tags'] = ['nbval-ignore-output']
     stale.cells[1].execution_count = None
     stale.cells[1].outputs = []
     stale.cells[2].execution_count = 2
@@ -237,11 +300,6 @@ def inner(tmp_path_factory):
             ('print(7)', stdout('8\n')),
             ('1;',),
             ('import os\nprint(os.environ["OMP_NUM_THREADS"])', stdout('1\n')),
-            (
-                'import os\nfrom tqdm.auto import tqdm\n'
-                "off = 'TQDM_DISABLE' in os.environ\n"
-                'for i in tqdm(range(9), disable=off): pass',
-            ),
             ('import sys\nprint(sys.executable)', stdout(sys.executable)),
         ),
         'bad': notebook(
@@ -259,12 +317,18 @@ def inner(tmp_path_factory):
             ('assert 1 > 2, "a claim"',),
             version='3.9.0',
         ),
+        'dead': notebook(
+            ('1;',), ('import os\nos._exit(1)',), ('1;',), ('2;',)
+        ),
+        'refused': notebook(*((source,) for source, _ in REFUSED)),
+        'stored': notebook(*((source,) for source in STORED)),
     }
     ignored = {'tags': ['nbval-ignore-output'], 'reason': 'it is a test'}
     notebooks['good'].cells[2].metadata.update(ignored)
     notebooks['bad'].cells[5].metadata.update(ignored)
     for name, nb in notebooks.items():
         nbformat.write(nb, folder / f'{name}.ipynb')
+    execute(folder / 'stored.ipynb')
     # more tests than any notebook has, and an earlier name
     (folder / 'a_test.py').write_text(
         'import pytest\n'
@@ -281,11 +345,13 @@ def of(results, name):
     return cells, results[name + 'whole notebook']
 
 
+@pytest.mark.slow
 def test_a_good_notebook_passes(inner):
     results, _, output = inner
-    assert of(results, 'good') == (['PASSED'] * 7, 'PASSED'), output
+    assert of(results, 'good') == (['PASSED'] * 6, 'PASSED'), output
 
 
+@pytest.mark.slow
 def test_each_fault_fails(inner):
     results, _, output = inner
     assert of(results, 'bad') == (['FAILED'] * 6 + ['PASSED'], 'FAILED')
@@ -297,15 +363,52 @@ def test_each_fault_fails(inner):
     assert re.search(r'Peak memory \d+ MiB > 400 MiB', output)
 
 
+@pytest.mark.slow
 def test_a_stale_notebook_fails(inner):
     results, _, output = inner
-    expected = (['PASSED', 'FAILED', 'FAILED'], 'FAILED')
+    expected = (['PASSED', 'FAILED', 'FAILED', 'FAILED'], 'FAILED')
     assert of(results, 'stale') == expected
     assert 'The cell was not executed' in output
     assert 'needs a "reason"' in output
+    assert 'tag the cell instead' in output
     assert 'Widget state' in output
 
 
+@pytest.mark.slow
+def test_a_dead_kernel_fails_the_rest(inner):
+    results, _, output = inner
+    expected = (['PASSED', 'FAILED', 'FAILED', 'FAILED'], 'FAILED')
+    assert of(results, 'dead') == expected, output
+    assert 'dead.ipynb, code cell 2: The kernel died' in output
+    assert 'dead.ipynb, code cell 4: Not run' in output
+    assert 'dead.ipynb: The kernel is dead' in output
+    assert 'Timeout' not in output
+
+
+@pytest.mark.slow
+def test_what_is_stored_passes(inner):
+    results, _, output = inner
+    expected = (['PASSED'] * len(STORED), 'PASSED')
+    assert of(results, 'stored') == expected, output
+
+
+@pytest.mark.slow
+def test_what_would_not_be_stored_fails(inner):
+    results, _, output = inner
+    assert of(results, 'refused') == (['FAILED'] * len(REFUSED), 'PASSED')
+    for i, (_, why) in enumerate(REFUSED, 1):
+        assert re.search(f'refused.ipynb, code cell {i}: .*{why}', output)
+
+
+@pytest.mark.slow
+def test_without_xdist(tmp_path):
+    nb = notebook(('print(1)', stdout('1\n')))
+    nbformat.write(nb, tmp_path / 'a.ipynb')
+    output = pytest_in(tmp_path, '-p', 'no:xdist')[2]
+    assert '2 passed' in output, output
+
+
+@pytest.mark.slow
 def test_another_python_checks_claims_but_no_figures(inner):
     results, _, output = inner
     assert of(results, 'other') == (['PASSED', 'FAILED'], 'PASSED')
@@ -315,22 +418,25 @@ def test_another_python_checks_claims_but_no_figures(inner):
     ) in output
 
 
+@pytest.mark.slow
 def test_summary_has_time_and_memory(inner):
     lines = inner[2].splitlines()
-    for name in ('good', 'bad', 'stale', 'other'):
+    for name in ('good', 'bad', 'stale', 'other', 'stored'):
         pattern = rf'{name}\.ipynb: \d+ s, \d+ MiB'
         assert sum(bool(re.fullmatch(pattern, l)) for l in lines) == 1
 
 
+@pytest.mark.slow
 def test_a_notebook_stays_on_one_worker_and_starts_early(inner):
     results, workers, output = inner
     notebooks = {k: v for k, v in workers.items() if k.endswith('.ipynb')}
-    assert len(notebooks) == 4
+    assert len(notebooks) == 7
     assert all(len(v) == 1 for v in notebooks.values()), output
     assert len(set.union(*notebooks.values())) == 2, output
     assert not next(iter(results)).startswith('a_test'), output
 
 
+@pytest.mark.slow
 def test_compare_always(tmp_path):
     nb = notebook(('print(0.5)', stdout('0.7\n')), version='3.9.0')
     nbformat.write(nb, tmp_path / 'other.ipynb')

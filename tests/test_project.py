@@ -1,5 +1,10 @@
-"""Tests of what surrounds the chapter: first cells, badges, set-up, pins."""
+"""Tests of what surrounds the chapter: first cells, badges, set-up, pins.
 
+The notebooks are looked at as files; tests/nbcompare.py runs them.
+"""
+
+import ast
+import math
 import os
 import re
 import shutil
@@ -10,7 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from badges import FIRST_LINE, badges, bootstrap, main, rewrite_notebook
-from execute import CHAPTER, ROOT
+from execute import CHAPTER, KERNELSPEC, ROOT
+from nbcompare import cell_problem, notebook_problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 REPO = 'someone/some-book'
@@ -32,14 +38,37 @@ def repository(text):
 # Notebooks
 
 
+def folding_faults(cell):
+    """Says what is wrong with the folding of a code cell.
+
+    A cell is folded on the site (its tag), in JupyterLab and on Colab (its
+    form), and its first line is the title that stands for it; or nowhere.
+    """
+    folded = 'hide-input' in cell.metadata.get('tags', [])
+    marks = (
+        cell.metadata.get('jupyter', {}) == {'source_hidden': True},
+        cell.metadata.get('cellView') == 'form',
+        bool(re.match('# @title .', cell.source)),
+    )
+    none = not {'jupyter', 'cellView'} & set(cell.metadata) and not marks[2]
+    faults = []
+    if not (all(marks) if folded else none):
+        faults.append('folded in one place and not in another')
+    if folded and re.search(r'\bclaim\(', cell.source):
+        faults.append('a claim is folded')
+    return faults
+
+
 def notebook_faults(path):
     """Says what is wrong with a notebook as a file."""
     text = read(path)
     nb = nbformat.reads(text, as_version=4)
     nbformat.validate(nb)
-    faults = []
-    if not set(nb.metadata) <= {'kernelspec', 'language_info'}:
+    faults = notebook_problems(nb)
+    if not set(nb.metadata) <= {'kernelspec', 'language_info', 'recorded'}:
         faults.append('metadata')
+    if nb.metadata.kernelspec != KERNELSPEC:
+        faults.append('another kernelspec than that of tests/execute.py')
     code = [c for c in nb.cells if c.cell_type == 'code']
     if not code or not code[0].source.startswith(FIRST_LINE):
         return [*faults, 'no bootstrap']
@@ -48,7 +77,12 @@ def notebook_faults(path):
         faults.append('bootstrap differs from tests/badges.py')
     if badges(repo, path.name) not in nb.cells[0].source:
         faults.append('badges')
+    count = 0
     for cell in code:
+        count += bool(cell.source.strip())
+        if problem := cell_problem(cell, count):
+            faults.append(f'code cell {count}: {problem}')
+        faults += folding_faults(cell)
         for out in cell.outputs:
             for value in (out.get('text', ''), *out.get('data', {}).values()):
                 if MACHINE_PATH.search(str(value)):
@@ -67,12 +101,94 @@ def test_all_name_the_same_repository():
     assert badges(repos.pop(), 'index.ipynb') in read(ROOT / 'README.md')
 
 
+FOLDED = {
+    'tags': ['hide-input'],
+    'jupyter': {'source_hidden': True},
+    'cellView': 'form',
+}
+
+
+NOT_READ = {'Summary', 'Exercises', 'References'}
+
+
+def reading_minutes(path):
+    """Of each section, at 150 words or 15 lines of code a minute."""
+    minutes, heading = {}, None
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == 'code' and heading:
+            lines = [x for x in cell.source.split('\n') if x.strip()]
+            folded = 'hide-input' in cell.metadata.get('tags', [])
+            minutes[heading] += 0 if folded else len(lines) / 15
+            continue
+        for part in re.split('^(?=## )', cell.source, flags=re.M):
+            if part.startswith('## '):
+                heading = part.split('\n')[0][3:]
+                minutes.setdefault(heading, 0.0)
+            if heading:
+                minutes[heading] += len(part.split()) / 150
+    return {
+        name: math.ceil(value)
+        for name, value in minutes.items()
+        if name not in NOT_READ
+    }
+
+
+@pytest.mark.parametrize('name', ['bert', 't5', 'gpt', 'scaling'])
+def test_the_map_for_teachers_has_the_minutes_of_each_section(name):
+    minutes = reading_minutes(CHAPTER / f'{name}.ipynb')
+    sections = ', '.join(f'{k} ({v})' for k, v in minutes.items())
+    index = nbformat.read(CHAPTER / 'index.ipynb', as_version=4)
+    text = '\n'.join(cell.source for cell in index.cells)
+    row = re.search(rf'^\| \[.+?\]\({name}\.ipynb\) \|.*\(\d+\).*', text, re.M)
+    assert f'| {sections} | {sum(minutes.values())} |' in row.group()
+
+
+def names_of_sections(path):
+    """For each section the names that its code defines, and those it uses."""
+    found, heading = {}, 'before'
+    for cell in nbformat.read(path, as_version=4).cells:
+        for part in re.findall('^## (.*)', cell.source, re.M):
+            heading = part if cell.cell_type == 'markdown' else heading
+        if cell.cell_type != 'code':
+            continue
+        defined, used = found.setdefault(heading, (set(), set()))
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                defined.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                used.add(node.id)
+            elif isinstance(node, ast.Name):
+                defined.add(node.id)
+            elif isinstance(node, ast.arg):
+                defined.add(node.arg)
+    return found
+
+
+@pytest.mark.parametrize('name', ['bert', 't5', 'gpt', 'scaling'])
+def test_sections_that_can_be_left_out_define_nothing_used_later(name):
+    index = nbformat.read(CHAPTER / 'index.ipynb', as_version=4)
+    text = '\n'.join(cell.source for cell in index.cells)
+    rows = re.findall(rf'^\| \[.+?\]\({name}\.ipynb\) \|(.+?)\|', text, re.M)
+    left_out = [x.strip() for x in rows[-1].split('; ')]
+    sections = names_of_sections(CHAPTER / f'{name}.ipynb')
+    assert len(left_out) > 2 and set(left_out) <= set(sections)
+    for section in left_out:
+        others = [v[0] for k, v in sections.items() if k != section]
+        own = sections[section][0] - set().union(*others)
+        later = list(sections)[list(sections).index(section) + 1 :]
+        used = set().union(*(sections[x][1] for x in later))
+        assert own & used == set(), section
+
+
 def write_notebook(path, repo=REPO):
     block = badges(repo, path.name)
+    info = {'name': 'python', 'version': '3.11.7'}
     nb = new_notebook()
+    nb.metadata.update(kernelspec=KERNELSPEC, language_info=info)
+    nb.metadata['recorded'] = {'python': '3.11.7'}
     nb.cells = [
         new_markdown_cell(f'# Überschrift\n\n{block}\n\nText'),
-        new_code_cell(bootstrap(repo), execution_count=1),
+        new_code_cell(bootstrap(repo), execution_count=1, metadata=FOLDED),
         new_code_cell('1', execution_count=2),
     ]
     nbformat.write(nb, path)
@@ -85,24 +201,85 @@ def test_faults_of_a_notebook_are_found(tmp_path):
     assert notebook_faults(path) == []
     out = nbformat.v4.new_output('stream', text='saved /home/me/x')
     nb.cells[2].outputs = [out]
+    nb.cells[2].execution_count = 3
     nb.cells[1].source += '\n'
     nb.cells[0].source = '# Title'
     nb.metadata['widgets'] = {}
+    nb.metadata['kernelspec'] = KERNELSPEC | {'display_name': 'Python 3'}
     nbformat.write(nb, path)
-    assert len(notebook_faults(path)) == 4
+    faults = notebook_faults(path)
+    assert len(faults) == 7
+    assert any('code cell 2: Execution count 3' in f for f in faults)
     nb.cells[1].source = 'import utils'
     nbformat.write(nb, path)
     assert 'no bootstrap' in notebook_faults(path)
 
 
+def test_a_cell_is_folded_everywhere_or_nowhere():
+    def faults(source, **metadata):
+        return folding_faults(new_code_cell(source, metadata=metadata))
+
+    assert faults('x = 1') == []
+    assert faults('x = 1', tags=['nbval-ignore-output'], reason='x') == []
+    assert faults('# @title Figure\nx', **FOLDED) == []
+    for key in FOLDED:
+        some = {k: v for k, v in FOLDED.items() if k != key}
+        assert faults('# @title Figure\nx', **some), key
+    assert faults('x', **FOLDED)
+    assert faults('# @title Figure\nx')
+    both = {'source_hidden': True, 'outputs_hidden': True}
+    assert faults('# @title Figure\nx', **FOLDED | {'jupyter': both})
+    assert faults('x', jupyter={'outputs_hidden': True})
+    claim = "# @title Figure\nclaim('it holds', True)"
+    assert faults(claim, **FOLDED) == ['a claim is folded']
+
+
 # The first code cell
+
+
+# what Colab has, beside what the first cell installs
+ON_COLAB = {
+    'IPython',
+    'filelock',
+    'huggingface_hub',
+    'matplotlib',
+    'numpy',
+    'pandas',
+    'requests',
+    'scipy',
+    'torch',
+}
+
+
+def imported(source):
+    """The modules at the top that a source imports, wherever it does."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split('.')[0] for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split('.')[0]
+
+
+def test_the_first_cell_installs_all_that_is_imported():
+    modules = [*CHAPTER.glob('*.py'), *CHAPTER.glob('[a-z]*/*.py')]
+    sources = [read(path) for path in [*modules, ROOT / 'utils.py']]
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        sources += [c.source for c in cells if c.cell_type == 'code']
+    ours = {path.stem for path in CHAPTER.iterdir()} | {'utils'}
+    names = set().union(*map(imported, sources)) - ours
+    needed = re.search("needed = '(.+)'", bootstrap(REPO)).group(1)
+    needed = re.sub('==[^,]+', '', needed).replace('scikit-', 'sk').split(',')
+    # d2l is imported by d2l_import.py, by its name
+    others = names - sys.stdlib_module_names - ON_COLAB
+    assert others | {'d2l'} == set(needed)
 
 
 def run_cell(folder, modules, path='', before=''):
     """Runs the cell twice, without site-packages; returns folder and path."""
     code = (
         f'{before}\n{bootstrap(REPO)}\n{bootstrap(REPO)}\n'
-        'print(os.getcwd(), sys.path[0], sys.path.count(sys.path[0]))'
+        'print(os.getcwd(), *sys.path[:2], *map(sys.path.count, sys.path[:2]))'
     )
     env = {
         'PATH': path,
@@ -129,7 +306,8 @@ def test_the_first_cell_does_nothing_elsewhere(tmp_path):
     chapter.mkdir(parents=True)
     (tmp_path / 'modules').mkdir()
     here = run_cell(chapter, tmp_path / 'modules')
-    assert here == [str(chapter), str(tmp_path / 'book'), '1']
+    book = str(tmp_path / 'book')
+    assert here == [str(chapter), book, str(chapter), '1', '1']
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*')}
     assert files == {'book', 'book/chapter', 'modules'}
 
@@ -160,7 +338,8 @@ def test_the_first_cell_on_colab(tmp_path):
     for present in ('ipywidgets', 'tqdm', 'safetensors', 'torch', 'numpy'):
         (modules / f'{present}.py').touch()
     book = content / 'some-book'
-    expected = [str(book / 'chapter_large_pretraining'), str(book), '1']
+    chapter = str(book / 'chapter_large_pretraining')
+    expected = [chapter, str(book), chapter, '1', '1']
     colab = 'import google.colab'
     # the first time, it clones the book and installs what is missing
     assert run_cell(content, modules, os.environ['PATH'], colab) == expected
@@ -342,6 +521,7 @@ def test_the_readme_names_the_commands():
     readme = read(ROOT / 'README.md')
     for command in (
         'make lab',
+        'make quick',
         'make test',
         'pip install -r requirements.txt',
         'pip install --no-deps d2l==1.0.3',

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import corpora
+import finetuning
 import utils
 from corpora import real_texts as real_data
 from corpora import storage
@@ -245,6 +246,7 @@ def test_order_in_the_archive_plays_no_part(server, tmp_path, load):
     assert load(20, tmp_path / 'b', **other) == task
 
 
+@pytest.mark.slow
 @BOTH
 def test_another_process_draws_the_same(server, tmp_path, load):
     task = load(20, tmp_path / 'a', **serve(server, load))
@@ -260,11 +262,11 @@ def test_another_process_draws_the_same(server, tmp_path, load):
     )
     url, digest = server.url + NAMES[load], sha1(archive.read_bytes())
     words = [load.__name__, str(tmp_path / 'b'), url, digest]
+    root = os.pathsep.join(map(str, Path(corpora.__file__).parents[1:3]))
     for seed in '12':
         done = subprocess.run(
             [sys.executable, '-c', code, *words],
-            env={**os.environ, 'PYTHONHASHSEED': seed},
-            cwd=Path(real_data.__file__).parents[1],
+            env={**os.environ, 'PYTHONHASHSEED': seed, 'PYTHONPATH': root},
             capture_output=True,
             text=True,
             check=True,
@@ -555,7 +557,7 @@ def test_interrupted_writing_leaves_nothing(
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage.os, 'replace', interrupt)
+    monkeypatch.setattr(os, 'replace', interrupt)
     with pytest.raises(KeyboardInterrupt):
         load(9, tmp_path, **options)
     assert listing(tmp_path) == before
@@ -645,19 +647,24 @@ def notebook_code(*names):
         or getattr(node, 'name', None) in names
     ]
     assert {getattr(node, 'name', None) for node in chosen} >= set(names)
-    space = vars(utils) | {'vocab_size': 0, 'recipe': {'lr': 0.01}}
+    space = vars(utils) | vars(finetuning)
+    space |= {'vocab_size': 0, 'recipe': {'lr': 0.01}}
     space['config'] = utils.Config(9, 32, num_blks=1, init_std=0.07)
     exec(compile(ast.Module(chosen, []), str(path), 'exec'), space)
     return space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('load', [imdb, snli])
 def test_the_notebook_fine_tunes_on_it(server, tmp_path, load, capsys):
     task = load(60, tmp_path, **serve(server, load))
     code = notebook_code(
-        'masked_batches', 'tensors', 'fine_tune', 'text_accuracy',
+        'masked_batches',
+        'fine_tune_bert',
+        'text_accuracy',
+        'pretrain_on_examples',
         'real_accuracy',
-    )  # fmt: skip
+    )
     code['real_accuracy'](task, num_steps=200, max_len=64)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2

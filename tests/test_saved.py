@@ -66,8 +66,8 @@ def definitions(source):
 def kept():
     """All definitions of utils."""
     chapter = ROOT / 'chapter_large_pretraining'
-    paths = [ROOT / 'utils.py', chapter / 'successors.py']
-    paths += [chapter / 'laws.py']
+    names = 'successors', 'finetuning', 'laws'
+    paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
     return definitions('\n'.join(path.read_text() for path in paths))
 

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import pyplot as plt
 
 import laws
-from figures import plot_power_law
 from laws import (
     DEVICES,
     HOFFMANN,
@@ -30,16 +29,17 @@ from laws import (
     plan_training,
     train_flops,
 )
-from published import MODELS
-from utils import BERT, GPT, Config
+from published import MODELS, published_config
+from utils import BERT, GPT, T5, Config
 
 TRUE = JointLaw(1.7, 400.0, 900.0, 0.34, 0.36)
 
 
 def grid_runs(law, noise, num=8, seed=0):
     """N, D and losses of a grid of runs that follow `law`, with noise."""
-    N, D = np.meshgrid(np.geomspace(1e6, 1e10, num), np.geomspace(1e8, 1e12,
-                       num))  # fmt: skip
+    N, D = np.meshgrid(
+        np.geomspace(1e6, 1e10, num), np.geomspace(1e8, 1e12, num)
+    )
     N, D = N.ravel(), D.ravel()
     rng = np.random.default_rng(seed)
     return N, D, law(N, D) * np.exp(noise * rng.normal(size=len(N)))
@@ -50,14 +50,26 @@ def grid_runs(law, noise, num=8, seed=0):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
-    st.integers(5, 40), st.integers(1, 20), st.booleans(), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(5, 40),
+    st.integers(1, 20),
+    st.booleans(),
+    st.booleans(),
+)
 def test_count_of_parameters_is_that_of_the_model(
     width, heads, blks, vocab, max_len, tied, bias
 ):
-    config = Config(vocab, 4 * width * heads, heads, blks, max_len,
-                    tie_weights=tied, bias=bias)  # fmt: skip
+    config = Config(
+        vocab,
+        4 * width * heads,
+        heads,
+        blks,
+        max_len,
+        tie_weights=tied,
+        bias=bias,
+    )
     model = GPT(config)
     non_embedding, total = count_parameters(config)
     assert total == sum(p.numel() for p in model.parameters())
@@ -89,6 +101,55 @@ def test_rules_for_operations_against_hooks():
         train_flops(config, 1, rule='chinchilla')
 
 
+SIZES = 3 * 10**11, 10**12, 7 * 10**18
+KINDS = [
+    np.asarray,
+    pd.Series,
+    lambda sizes: pd.Series(sizes, dtype='Int64'),
+    torch.tensor,
+]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'count',
+    [
+        lambda x: train_flops(published_config('gpt2-xl'), x),
+        lambda x: train_flops(published_config('gpt2-xl'), x, rule='kaplan'),
+        lambda x: train_flops(published_config('gpt2-xl'), 10**12, x),
+        lambda x: kaplan_optimum(x)[0],
+        lambda x: kaplan_optimum(x)[1],
+        lambda x: HOFFMANN['printed'].optimum(x)[1],
+        lambda x: HOFFMANN['printed'](x, x),
+        KAPLAN['N'],
+    ],
+)
+def test_whole_numbers_of_any_kind_are_counted_without_overflow(count, kind):
+    exact = [float(count(x)) for x in SIZES]
+    assert list(map(float, count(kind(SIZES)))) == pytest.approx(exact, 1e-14)
+    for x, expected in zip(kind(SIZES), exact, strict=True):
+        assert float(count(x)) == pytest.approx(expected, rel=1e-14)
+
+
+def test_short_whole_numbers_are_counted_without_overflow():
+    short = np.int32
+    sizes = Config(50257, short(20480), short(128), short(105), short(2048))
+    plain = Config(50257, 20480, 128, 105, 2048)
+    options = 10**12, 'A100', 4, 0.4, 64
+    plan = plan_training(
+        sizes, np.int64(10**12), 'A100', np.int8(4), 0.4, np.int16(64)
+    )
+    assert plan == pytest.approx(plan_training(plain, *options), rel=1e-14)
+    assert plan['flops'] > 1e24
+    assert type(train_flops(plain, 10**12)) is int  # exact
+
+
+def test_published_operations_are_counted_without_overflow():
+    gpt3 = {model.name: model for model in MODELS}['GPT-3']
+    whole = dataclasses.replace(gpt3, tokens=np.int64(300 * 10**9))
+    assert whole.flops == gpt3.flops == 6.0 * gpt3.active * 300e9
+
+
 # ---- Fits ----
 
 
@@ -100,8 +161,9 @@ def test_power_law_is_recovered(exponent, scale, seed):
     exact = fit_power_law(x, PowerLaw(scale, exponent)(x))
     assert exact.exponent == pytest.approx(exponent, rel=1e-6)
     assert np.log(exact.scale) == pytest.approx(np.log(scale), abs=1e-4)
-    noisy = fit_power_law(x, PowerLaw(scale, exponent)(x)
-                          * np.exp(0.01 * noise))  # fmt: skip
+    noisy = fit_power_law(
+        x, PowerLaw(scale, exponent)(x) * np.exp(0.01 * noise)
+    )
     assert noisy.exponent == pytest.approx(exponent, abs=0.004)
 
 
@@ -156,8 +218,9 @@ def test_gradient_of_the_joint_loss(theta):
     for i, step in enumerate(np.eye(5) * 1e-6):
         up = joint_loss(theta + step, N, D, loss, 1.0)[0]
         down = joint_loss(theta - step, N, D, loss, 1.0)[0]
-        assert (up - down) / 2e-6 == pytest.approx(gradient[i], rel=1e-3,
-                                                   abs=1e-3)  # fmt: skip
+        assert (up - down) / 2e-6 == pytest.approx(
+            gradient[i], rel=1e-3, abs=1e-3
+        )
 
 
 def test_optimum_is_the_lowest_loss_of_its_compute():
@@ -182,18 +245,32 @@ def test_optimum_is_the_lowest_loss_of_its_compute():
         (lambda: fit_power_law([1, 2], [2, np.inf]), 'inf is not a pos'),
         (lambda: fit_power_law([1, 2], [2, np.nan]), 'nan is not a pos'),
         (lambda: fit_joint_law([1] * 5, [1] * 5, [1] * 5), '5 runs, fewer'),
-        (lambda: bootstrap(fit_power_law, [1], [2], num_samples=0),
-         'num_samples is 0'),
+        (
+            lambda: bootstrap(fit_power_law, [1], [2], num_samples=0),
+            'num_samples is 0',
+        ),
         (lambda: bootstrap(fit_power_law, [1, 2], [2, 1]), '2 runs, fewer'),
+        (
+            lambda: fit_joint_law(
+                *grid_runs(TRUE, 0),
+                start=dataclasses.replace(TRUE, A=np.nan),
+            ),
+            'nan is not a pos',
+        ),
+        (lambda: fit_power_law([1, 2, 3], [2, 2, 2]), 'all equal'),
+        (lambda: isoflop_optimum([1, 2, 4], [1, np.nan, 1]), 'nan is not'),
         (lambda: isoflop_optimum([1, 2], [1, 1]), '2 runs, fewer than 3'),
         (lambda: isoflop_optimum([1, 2, 4], [1, 2, 1]), 'no minimum'),
         (lambda: plan_training(Config(9), 1, 'abacus'), "'abacus'"),
         (lambda: plan_training(Config(9), 0, 'A100'), 'num_tokens is 0'),
+        (lambda: plan_training(Config(9), np.nan, 'A100'), 'tokens is nan'),
         (lambda: plan_training(Config(9), 1, 'A100', 0), 'num_devices is 0'),
-        (lambda: plan_training(Config(9), 1, 'A100', utilization=1.5),
-         'utilization is 1.5'),
+        (
+            lambda: plan_training(Config(9), 1, 'A100', utilization=1.5),
+            'utilization is 1.5',
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -238,6 +315,7 @@ def test_computed_size_is_the_stated_one(model):
     assert abs(model.difference) < 0.01 or model.note
     assert abs(model.difference) < 0.033
     assert model.source.count('(') >= 1
+    assert model.positions in ('learned', 'relative', 'xl', 'fixed')
     assert model.active <= model.parameters
     assert (model.flops is None) == (model.tokens is None)
 
@@ -246,27 +324,28 @@ def test_counting_agrees_with_the_models_of_utils():
     by_name = {model.name: model for model in MODELS}
     gpt2 = by_name['GPT-2']
     shape = gpt2.non_embedding, gpt2.parameters
-    assert count_parameters(Config.gpt2('xl')) == shape
+    assert count_parameters(published_config('gpt2-xl')) == shape
     for size in ('base', 'large'):
         with torch.device('meta'):
-            bert = BERT(Config.bert(size))
-        heads = [*bert.mlm.transform.parameters(), bert.mlm.decoder.bias,
-                 *bert.nsp.parameters()]  # fmt: skip
+            bert = BERT(published_config(f'bert-{size}'))
+        heads = [*bert.mlm.transform.parameters(), *bert.nsp.parameters()]
+        heads.append(bert.mlm.decoder.bias)
         total = sum(p.numel() for p in bert.parameters())
-        assert by_name[f'BERT {size}'].parameters == total - sum(
-            p.numel() for p in heads
-        )
+        heads = sum(p.numel() for p in heads)
+        assert by_name[f'BERT {size}'].parameters == total - heads
+    with torch.device('meta'):
+        t5 = T5(published_config('t5-11b'))
+    total = sum(p.numel() for p in t5.parameters())
+    assert by_name['T5-11B'].parameters == total
 
 
 def test_released_sizes():
     """Checkpoints that anyone can count: GPT, T5-11B, LLaMA 65B."""
-    released = {'GPT': 116_534_784, 'T5-11B': 11_307_321_344,
-                'LLaMA': 65_285_660_672}  # fmt: skip
-    for model in MODELS:
-        if model.name in released:
-            assert model.parameters == released[model.name]
-    glam = next(model for model in MODELS if model.name == 'GLaM')
-    assert glam.active == pytest.approx(96.6e9, rel=0.001)
+    by_name = {model.name: model for model in MODELS}
+    assert by_name['GPT'].parameters == 116_534_784
+    assert by_name['T5-11B'].parameters == 11_307_321_344
+    assert by_name['LLaMA'].parameters == 65_285_660_672
+    assert by_name['GLaM'].active == pytest.approx(96.6e9, rel=0.001)
 
 
 def test_sparse_models_compute_with_few_of_their_parameters():
@@ -292,22 +371,3 @@ def test_plan_of_gpt3():
     assert not plan_training(config, 300e9, 'V100', 1)['fits']
     half = plan_training(config, 150e9, 'V100', 10_000, 0.25)
     assert half['days'] == pytest.approx(plan['days'] / 2)
-
-
-# ---- Figure ----
-
-
-def test_plot_power_law():
-    x, law = np.array([1e3, 1e4, 1e5]), PowerLaw(1e10, 0.1)
-    laws = [PowerLaw(1e10, e) for e in (0.09, 0.1, 0.11)]
-    ax = plot_power_law(x, law(x), law, laws, reach=10, label='a')
-    assert ax.get_xscale() == ax.get_yscale() == 'log'
-    points, line = ax.lines
-    assert points.get_xdata().tolist() == x.tolist()
-    assert line.get_xdata().max() == pytest.approx(1e6)
-    assert line.get_ydata() == pytest.approx(law(line.get_xdata()))
-    band = ax.collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() <= laws[2](1e3)
-    plot_power_law(x, law(x) + 1, label='b', ax=ax)
-    assert ax.lines[2].get_marker() != points.get_marker()
-    plt.close(ax.figure)

@@ -8,6 +8,7 @@ import pytest
 from execute import CHAPTER, ROOT
 from pybtex.database import parse_file
 from site_build import build_site
+from sphinx.util.matching import get_matching_files
 from test_project import repository
 
 PAGES = ['index', 'bert', 't5', 'gpt', 'scaling', 'bibliography']
@@ -22,6 +23,8 @@ class Page(HTMLParser):
         super().__init__()
         self.loaded, self.links, self.images = [], [], []
         self.ids, self.captions, self.frames = [], 0, []
+        self.prompts, self.folded, self.folded_outputs = [], False, 0
+        self.in_prompt = False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -37,6 +40,18 @@ class Page(HTMLParser):
         if 'id' in attributes:
             self.ids.append(attributes['id'])
         self.captions += tag == 'figcaption'
+        kinds = attributes.get('class', '').split()
+        self.folded |= tag == 'details'
+        self.folded_outputs += self.folded and 'cell_output' in kinds
+        self.in_prompt = tag == 'p' and 'collapsed' in kinds
+
+    def handle_data(self, data):
+        if self.in_prompt:
+            self.prompts.append(data)
+            self.in_prompt = False
+
+    def handle_endtag(self, tag):
+        self.folded &= tag != 'details'
 
 
 @pytest.fixture(scope='module')
@@ -74,10 +89,12 @@ def text_of(name):
     )
 
 
+@pytest.mark.slow
 def test_it_builds_without_warnings_in_less_than_a_minute(built):
     assert built[1] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PAGES)
 def test_nothing_is_loaded_from_outside(name, pages):
     page = pages[name]
@@ -86,6 +103,7 @@ def test_nothing_is_loaded_from_outside(name, pages):
         assert not re.match(r'(\w+:)?//', address), address
 
 
+@pytest.mark.slow
 def test_style_sheets_load_nothing_from_outside(built):
     sheets = list(built[0].rglob('*.css'))
     assert len(sheets) > 3
@@ -97,6 +115,7 @@ def test_style_sheets_load_nothing_from_outside(built):
             assert not re.match(r'(https?:)?//', address), (sheet, address)
 
 
+@pytest.mark.slow
 def test_links_between_pages_lead_somewhere(pages, built):
     for name, page in pages.items():
         for link in page.links:
@@ -111,6 +130,21 @@ def test_links_between_pages_lead_somewhere(pages, built):
                 assert (built[0] / link.partition('#')[0]).exists(), link
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_folded_cells_show_their_titles_and_their_outputs(name, pages):
+    folded = [
+        cell
+        for cell in cells_of(name, 'code')
+        if 'hide-input' in cell['metadata'].get('tags', [])
+    ]
+    titles = [cell['source'][0].split('@title ')[1].strip() for cell in folded]
+    assert pages[name].prompts == titles
+    assert len(titles) > 0
+    assert pages[name].folded_outputs == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_every_stored_figure_is_numbered_and_has_its_text(name, pages):
     stored = [
@@ -125,6 +159,7 @@ def test_every_stored_figure_is_numbered_and_has_its_text(name, pages):
     assert [alt for alt in shown if alt in stored] == stored
 
 
+@pytest.mark.slow
 def test_figures_are_counted_through(built):
     numbers = []
     for name in NOTEBOOKS:
@@ -135,6 +170,7 @@ def test_figures_are_counted_through(built):
     assert len(numbers) > 40
 
 
+@pytest.mark.slow
 def test_links_to_figures_tell_their_numbers(built):
     links = 0
     for name in NOTEBOOKS:
@@ -144,6 +180,7 @@ def test_links_to_figures_tell_their_numbers(built):
     assert links == written > 4
 
 
+@pytest.mark.slow
 def test_buttons_name_the_repository_of_the_badges(pages):
     repo = repository((CHAPTER / 'index.ipynb').read_text(encoding='utf-8'))
     for name in NOTEBOOKS:
@@ -158,6 +195,7 @@ def test_buttons_name_the_repository_of_the_badges(pages):
         assert not any('badge' in image['src'] for image in pages[name].images)
 
 
+@pytest.mark.slow
 def test_explorers_come_through_whole(pages):
     for name in ('bert', 't5', 'gpt'):
         stored = [
@@ -172,10 +210,20 @@ def test_explorers_come_through_whole(pages):
         assert len(frames) > 0
 
 
+@pytest.mark.slow
 def test_search_knows_the_words_of_all_notebooks(built):
     index = (built[0] / 'searchindex.js').read_text(encoding='utf-8')
     for word in ('plateau', 'infil', 'trigram', 'isoflop'):
         assert f'"{word}' in index or f'{word}:' in index, word
+
+
+def test_only_the_pages_of_the_chapter_are_built(conf, tmp_path):
+    for name in ('index.ipynb', 'Untitled.ipynb', 'bert-copy.ipynb', 'x.md'):
+        (tmp_path / name).touch()
+    found = get_matching_files(tmp_path, conf.include_patterns)
+    assert list(found) == ['index.ipynb']
+    pages = get_matching_files(CHAPTER, conf.include_patterns)
+    assert sorted(page.partition('.')[0] for page in pages) == sorted(PAGES)
 
 
 # Bibliography

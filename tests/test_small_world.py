@@ -3,14 +3,16 @@
 import re
 import time
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 
 import corpora
-from corpora import small_world
-from corpora.small_world import SIDES, SmallWorld, join
+from corpora import join, small_words, small_world
+from corpora.small_words import BAD, GOOD, SIMPLE, WORDS
+from corpora.small_world import SIDES, SmallWorld
 
 TASKS = ['sentiment', 'entailment', 'tagging', 'questions']
 NUM = 3000
@@ -18,7 +20,7 @@ NEGATORS = {'not', 'never', 'nobody', 'hardly', 'far', 'anything', 'no'}
 NEGATORS |= {'cannot', 'neither'}
 VERBS = {
     verb + end
-    for verb in ' '.join(small_world.VERBS).split()
+    for verb in chain(*small_words.VERBS)
     for end in ('', 's', 'd', 'ed')
 }
 SORTS = {
@@ -81,32 +83,27 @@ def words_of(text):
 
 
 def test_size(world):
-    lines = [
-        line
-        for text in small_world.TEMPLATES.values()
-        for line in text.split('\n')
-        if line.strip()
-    ]
+    lines = [x for lines in small_words.TEMPLATES.values() for x in lines]
     assert len(world.words) >= 800
     assert len(set(lines)) >= 65
     assert len(set(world.words)) == len(world.words)
     assert len(world.words) == len(world.polarity) == len(world.shown)
-    assert world.words[:5] == corpora.SPECIAL_TOKENS
-    assert small_world.SPECIAL_TOKENS == corpora.SPECIAL_TOKENS
+    special = world.words[: corpora.NUM_SPECIAL]
+    assert special == corpora.SPECIAL_TOKENS
     assert all(word == 'I' or word == word.lower() for word in world.words)
     for sign in (-1, 1):
         assert (world.polarity == sign).sum() == 8 + 9 * 2 + 3 * 3
-    for words in (small_world.GOOD, small_world.BAD):
-        sizes = {kind: len(row.split()) for kind, row in words.items()}
-        assert sizes == {'any': 8} | dict.fromkeys(small_world.KINDS, 2)
-    assert [len(verbs.split()) for verbs in small_world.VERBS] == [3, 3]
-    places = small_world.PLACES.split()
+    for words in (GOOD, BAD):
+        sizes = {kind: len(row) for kind, row in words.items()}
+        assert sizes == {'any': 8} | dict.fromkeys(small_words.KINDS, 2)
+    assert [len(verbs) for verbs in small_words.VERBS] == [3, 3]
+    places = WORDS['place']
     assert len(places) >= 60
     assert sum('_' in place for place in places) >= 15
-    people = small_world.WOMEN.split(), small_world.MEN.split()
+    people = WORDS['woman'], WORDS['man']
     assert sum(map(len, people)) >= 95
     assert not set(people[0]) & set(people[1])
-    assert len(small_world.SURNAMES.split()) >= 60
+    assert len(WORDS['surname']) >= 60
 
 
 def test_every_word_is_used(world, documents, sentences):
@@ -134,19 +131,19 @@ def slope(counts):
 @pytest.mark.parametrize(
     'words',
     [
-        small_world.PLACES,
-        small_world.COLOURS,
-        small_world.GOOD['any'],
-        small_world.BAD['any'],
-        small_world.SIMPLE['adv'],
-        small_world.SIMPLE['job'],
-        small_world.SURNAMES,
-        SORTS['garment'],
+        WORDS['place'],
+        WORDS['colour'],
+        GOOD['any'],
+        BAD['any'],
+        SIMPLE['adv'],
+        SIMPLE['job'],
+        WORDS['surname'],
+        SORTS['garment'].split(),
     ],
 )
 def test_zipf(sentences, words):
     text = ' '.join(sentences)
-    words = [word.replace('_', ' ') for word in words.split()]
+    words = [word.replace('_', ' ') for word in words]
     counts = [text.count(f' {word} ') for word in words[:25]]
     assert -1.2 < slope(counts) < -0.7
     assert counts[0] > 3 * counts[-1] > 0
@@ -198,7 +195,7 @@ def test_pronouns(world, texts):
     Without an introduction they agree with each other and with the person
     who says or feels most; only the one who "finds" is somebody else.
     """
-    women, men = small_world.WOMEN.split(), small_world.MEN.split()
+    women, men = WORDS['woman'], WORDS['man']
     name, verb = '|'.join([*women, *men]), '|'.join(VERBS)
     person = re.compile(
         rf'\b({name})(?: [a-z]+)? (?:(?:{verb}) th|called|did not|does not)'
@@ -238,20 +235,23 @@ def test_names_are_two_words_or_one(sentences):
 def test_adjectives_fit_their_nouns(sentences):
     kinds = {
         word: kind
-        for words in (small_world.GOOD, small_world.BAD)
+        for words in (GOOD, BAD)
         for kind, row in words.items()
-        for word in row.split()
+        for word in row
     }
     kind_of = {
-        'waiter': 'person', 'soup': 'food', 'room': 'place',
-        'engine': 'device', 'plot': 'story', 'match': 'event',
-        'collar': 'look', 'leaf': 'plant', 'dog': 'animal',
-    }  # fmt: skip
-    assert len(kinds) == sum(
-        len(row.split())
-        for words in (small_world.GOOD, small_world.BAD)
-        for row in words.values()
-    )
+        'waiter': 'person',
+        'soup': 'food',
+        'room': 'place',
+        'engine': 'device',
+        'plot': 'story',
+        'match': 'event',
+        'collar': 'look',
+        'leaf': 'plant',
+        'dog': 'animal',
+    }
+    rows = [*GOOD.values(), *BAD.values()]
+    assert len(kinds) == sum(map(len, rows))
     found = {form: Counter() for form in ('after', 'before', 'object')}
     forms = {
         'after': r'(?:^|, |but |though )(?:the|this) (\w+) (?:in this \w+ )?'
@@ -282,15 +282,15 @@ def test_adjectives_fit_their_nouns(sentences):
 
 def test_general_adjectives_twice_as_often(sentences):
     words = Counter(' '.join(sentences).split())
-    for rows in (small_world.GOOD, small_world.BAD):
+    for rows in (GOOD, BAD):
         general, *others = (
-            sum(words[word] for word in row.split()) for row in rows.values()
+            sum(words[word] for word in row) for row in rows.values()
         )
         assert 1.85 < general / sum(others) < 2.15
 
 
 def test_love_this_red_car(world):
-    template = [('', '', 'I'), ('love', '', ''), ('', '', 'this')]
+    template = small_world.read_template('I {love} this')
     numbers = [
         i for i, row in enumerate(world._templates) if row[:3] == template
     ]
@@ -300,12 +300,14 @@ def test_love_this_red_car(world):
     scene['part'] = scene['flaw']
     clause = world._clause(rng, choice, scene, topic, topic + 1, False)
     single = np.array(world._menus['alone'])[topic, 0]
-    ids, _ = world._text(single, scene | {'main': clause})
+    ids, _ = world._fill(single, scene | {'main': clause})
     texts = {world.decode(row) for row in ids}
     assert 'I love this red car .' in texts
     assert world.encode(['I love this red car']).shape == (1, 5)
-    hashes = small_world._hash(world.encode(['I love this red car .']).numpy())
-    assert small_world._in_split(hashes, 'train').all()
+    hashes = small_world.hash_rows(
+        world.encode(['I love this red car .']).numpy()
+    )
+    assert small_world.in_split(hashes, 'train').all()
 
 
 # ---- Documents ----
@@ -338,11 +340,10 @@ def test_no_sentence_twice_in_a_document(documents, sentences):
 
 def test_documents_share_topic_and_polarity(world, documents, texts):
     things = {}
-    for text in small_world.TOPICS.values():
-        nouns = re.search(r': (.+)\n', text)[1].split()
-        things |= dict.fromkeys(nouns, len(set(things.values())))
-    names = words_of(f'{small_world.SURNAMES} {small_world.WOMEN}')
-    names += words_of(f'{small_world.PLACES} {small_world.COLOURS}')
+    for i, topic in enumerate(small_words.TOPICS):
+        things |= dict.fromkeys(topic['thing'], i)
+    names = [*WORDS['surname'], *WORDS['woman']]
+    names += words_of(' '.join(WORDS['place'] + WORDS['colour']))
     seen = 0
     for rows, sign, topic in zip(
         texts, documents.polarity.tolist(), documents.topic, strict=True
@@ -401,7 +402,7 @@ def test_documents_repeat_what_they_say(world, texts):
     """A thing of one person keeps its colour through the document."""
     again, mixed, introduced = 0, 0, 0
     nouns = ' '.join(SORTS.values()).split()
-    names = [words_of(c)[-1] for c in small_world.COLOURS.split()]
+    names = [words_of(c)[-1] for c in WORDS['colour']]
     for rows in texts:
         seen = {}
         for noun in set(' '.join(rows).split()) & set(nouns):
@@ -540,9 +541,9 @@ def test_hidden_words(world, examples):
             hidden &= world.polarity[rows.X] != 0
             assert hidden.any(1).float().mean() >= 0.2, split
     shown = dict(zip(world.words, world.shown.tolist(), strict=True))
-    for words in (small_world.GOOD, small_world.BAD):
+    for words in (GOOD, BAD):
         for kind, row in words.items():
-            told = [shown[word] for word in row.split()]
+            told = [shown[word] for word in row]
             assert told == [False, True] * (4 if kind == 'any' else 1), kind
     for verbs in (
         *('hate dislike detest', 'hates dislikes detests'),
@@ -550,21 +551,21 @@ def test_hidden_words(world, examples):
         *('loves likes enjoys', 'loved liked enjoyed'),
     ):
         assert [shown[verb] for verb in verbs.split()] == [False, True, False]
-    for text in (small_world.WOMEN, small_world.MEN, small_world.PLACES):
-        told = [shown[words_of(entry)[-1]] for entry in text.split()]
+    for name in ('woman', 'man', 'place'):
+        told = [shown[words_of(entry)[-1]] for entry in WORDS[name]]
         assert all(told[1::2])
         assert 0.6 < 1 - np.mean(told[::2]) <= 1  # some are other words, too
 
 
 def test_training_texts_have_shown_opinions_only(world):
     """Of each list of opinion words the second, the fourth and so on."""
-    adjectives = [*small_world.GOOD.values(), *small_world.BAD.values()]
+    adjectives = [*GOOD.values(), *BAD.values()]
     told = {False: set(), True: set()}
     for row in adjectives:
-        for i, word in enumerate(row.split()):
+        for i, word in enumerate(row):
             told[i % 2 == 1].add(word)
-    for row in small_world.VERBS:
-        for i, verb in enumerate(row.split()):
+    for row in small_words.VERBS:
+        for i, verb in enumerate(row):
             past = verb + ('d' if verb.endswith('e') else 'ed')
             told[i % 2 == 1] |= {verb, verb + 's', past}
     hidden, shown = told[False], told[True]
@@ -587,7 +588,7 @@ def test_training_texts_have_shown_opinions_only(world):
             if task in ('sentiment', 'tagging'):
                 assert used >= shown, (task, shown - used)
             if task == 'entailment':  # no part of a topic is an animal
-                words = set(' '.join(adjectives).split())
+                words = set(chain(*adjectives))
                 words -= {'gentle', 'aggressive'}
                 assert used >= shown & words, (shown & words) - used
     ids = world.sentiment(5000, 'test').X.unique()
@@ -785,7 +786,7 @@ def test_entailment_reader(world):
 def test_entailment(world, examples, split):
     rows = examples['entailment', split]
     topics = [
-        set(re.findall(r'\w+', text)) for text in small_world.TOPICS.values()
+        {*topic['thing'], *topic['part']} for topic in small_words.TOPICS
     ]
     labels = rows.labels.tolist()
     wrong, negated, equal = [], {0: [], 1: [], 2: []}, []
@@ -853,24 +854,20 @@ def test_entailment_baseline_of_different_words(world):
 def test_tagging(world, examples):
     assert world.tags[0] == 'O'
     lists = {
-        'person': f'{small_world.WOMEN} {small_world.MEN} '
-        f'{small_world.SURNAMES}',
-        'place': small_world.PLACES,
-        'colour': f'{small_world.COLOURS} {small_world.PET_COLOURS}',
-        'job': small_world.SIMPLE['job'],
-        'time': ' '.join(
-            small_world.SIMPLE[name] for name in ('month', 'day', 'season')
-        ),
-        'thing': ' '.join(SORTS.values()),
-        'material': 'steel aluminium plastic metal glass wool cotton silk '
-        'leather linen velvet wood stone brick concrete oak pine bamboo',
+        'person': WORDS['woman'] + WORDS['man'] + WORDS['surname'],
+        'place': WORDS['place'],
+        'colour': WORDS['colour'] + WORDS['pet_colour'],
+        'job': SIMPLE['job'],
+        'time': SIMPLE['month'] + SIMPLE['day'] + SIMPLE['season'],
+        'thing': SORTS.values(),
+        'material': chain(*(x['material'] for x in small_words.TOPICS)),
     }
-    lists = {name: set(words_of(text)) for name, text in lists.items()}
+    lists = {name: {*words_of(' '.join(x))} for name, x in lists.items()}
     allowed = {word for words in lists.values() for word in words}
     tags_of = {}
     for split in ('train', 'test'):
         rows = examples['tagging', split]
-        inside = (rows.X > 4) & (rows.segments == 0)
+        inside = (rows.X >= corpora.NUM_SPECIAL) & (rows.segments == 0)
         assert torch.equal(rows.labels >= 0, inside)
         assert set(rows.labels[~inside].tolist()) == {-100}
         for word, tag in zip(
@@ -1022,14 +1019,12 @@ def test_evidence(world, side):
     # the test part: there it takes more of them to see all forms.
     rows = world.evidence(NUM if side == 'none' else 1000, side)
     place, label = rows.labels.T
-    masked = rows.X == 3
+    masked = rows.X == corpora.MASK
     assert (masked.sum(1) == 1).all()
     assert torch.equal(masked.int().argmax(1), place)
     assert abs(label.float().mean() - 0.5) < 0.06
     adjectives = [
-        word
-        for words in (small_world.GOOD, small_world.BAD)
-        for word in ' '.join(words.values()).split()
+        word for words in (GOOD, BAD) for row in words.values() for word in row
     ]
     adjective = re.compile(rf'\ban?\b|\b({"|".join(adjectives)})\b|<mask>')
     seen = Counter()

@@ -10,17 +10,24 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 import utils
-from utils import T5, Config
+from published import published_config
+from utils import T5
 
 SENTINELS = torch.arange(99, 59, -1)
 
 
 def small(seed=0, **changes):
     torch.manual_seed(seed)
-    sizes = {'num_hiddens': 16, 'num_heads': 2, 'num_blks': 2, 'max_len': 300,
-             'head_width': 12, 'ffn_num_hiddens': 24}  # fmt: skip
+    sizes = {
+        'num_hiddens': 16,
+        'num_heads': 2,
+        'num_blks': 2,
+        'max_len': 300,
+        'head_width': 12,
+        'ffn_num_hiddens': 24,
+    }
     changes = {'vocab_size': 100, 'dropout': 0.0, **sizes, **changes}
-    model = T5(Config.t5(**changes)).eval()
+    model = T5(published_config('t5-small', **changes)).eval()
     for p in model.parameters():  # attention and biases that matter
         torch.nn.init.normal_(p, std=0.3)
     return model
@@ -65,8 +72,16 @@ def test_bucket_at_the_edges():
     edges = torch.tensor([0, -1, -7, -8, -11, -12, -127, -128, -999])
     assert utils.bucket(edges, True).tolist() == [0, 1, 7, 8, 8, 9, 15, 15, 15]
     assert utils.bucket(-edges, True).tolist() == [
-        0, 17, 23, 24, 24, 25, 31, 31, 31,
-    ]  # fmt: skip
+        0,
+        17,
+        23,
+        24,
+        24,
+        25,
+        31,
+        31,
+        31,
+    ]
     edges = torch.tensor([5, 0, -15, -16, -113, -128, -999])
     assert utils.bucket(edges, False).tolist() == [0, 0, 15, 16, 31, 31, 31]
 
@@ -85,19 +100,20 @@ def test_one_table_per_stack_and_none_across():
 
 
 def test_bias_depends_on_the_distance_only():
-    bias = utils.RelativeBias(Config.t5(), True)(40, 40)  # (1, 8, 40, 40)
+    config = published_config('t5-small')
+    bias = utils.RelativeBias(config, True)(40, 40)  # (1, 8, 40, 40)
     assert torch.equal(bias[..., 1:, 1:], bias[..., :-1, :-1])
-    last = utils.RelativeBias(Config.t5(), False)
+    last = utils.RelativeBias(config, False)
     assert torch.equal(last(40, 40)[..., -3:, :], last(3, 40))
 
 
 def test_config_refuses_buckets_that_do_not_fit():
     with pytest.raises(ValueError, match='num_buckets is 2'):
-        Config.t5(num_buckets=2)
+        published_config('t5-small', num_buckets=2)
     with pytest.raises(ValueError, match='max_distance is 16'):
-        Config.t5(max_distance=16)
+        published_config('t5-small', max_distance=16)
     with pytest.raises(ValueError, match='head_width is 0'):
-        Config.t5(head_width=0)
+        published_config('t5-small', head_width=0)
 
 
 # The model
@@ -108,13 +124,18 @@ def theirs_of(model):
     c = model.config
     gated = c.activation == 'gated_gelu'
     config = T5Config(
-        vocab_size=c.vocab_size, d_model=c.num_hiddens, d_kv=c.head_width,
-        d_ff=c.ffn_num_hiddens, num_layers=c.num_blks, num_heads=c.num_heads,
-        dropout_rate=0.0, tie_word_embeddings=c.tie_weights,
+        vocab_size=c.vocab_size,
+        d_model=c.num_hiddens,
+        d_kv=c.head_width,
+        d_ff=c.ffn_num_hiddens,
+        num_layers=c.num_blks,
+        num_heads=c.num_heads,
+        dropout_rate=0.0,
+        tie_word_embeddings=c.tie_weights,
         feed_forward_proj='gated-gelu' if gated else 'relu',
         relative_attention_num_buckets=c.num_buckets,
         relative_attention_max_distance=c.max_distance,
-    )  # fmt: skip
+    )
     other = T5ForConditionalGeneration(config).eval()
     embeddings = 'shared', 'encoder.embed_tokens', 'decoder.embed_tokens'
     state = dict.fromkeys(
@@ -128,28 +149,24 @@ def theirs_of(model):
         state[f'{side}.final_layer_norm.weight'] = stack.norm.weight
         for i, blk in enumerate(stack.blks):
             at = f'{side}.block.{i}.layer'
-            Q, K, V = blk.attention.W_qkv.weight.chunk(3)
-            norms, parts = [blk.norm1], [('SelfAttention', Q, K, V)]
-            layers = [blk.attention]
+            parts = [('SelfAttention', blk.attention)]
             if side == 'decoder':
-                norms.append(blk.norm3)
-                K, V = blk.across.W_kv.weight.chunk(2)
-                parts.append(('EncDecAttention', blk.across.W_q.weight, K, V))
-                layers.append(blk.across)
-            for j, (name, *QKV) in enumerate(parts):
-                for letter, W in zip('qkv', QKV, strict=True):
+                parts.append(('EncDecAttention', blk.cross_attention))
+            for j, (name, part) in enumerate(parts):
+                QKV = part.layer.W_qkv.weight.chunk(3)
+                QKVO = *QKV, part.layer.W_o.weight
+                for letter, W in zip('qkvo', QKVO, strict=True):
                     state[f'{at}.{j}.{name}.{letter}.weight'] = W
-                state[f'{at}.{j}.{name}.o.weight'] = layers[j].W_o.weight
-                state[f'{at}.{j}.layer_norm.weight'] = norms[j].weight
-            j = len(parts)
-            state[f'{at}.{j}.layer_norm.weight'] = blk.norm2.weight
+                state[f'{at}.{j}.layer_norm.weight'] = part.norm.weight
+            j, ffn = len(parts), blk.ffn.layer
+            state[f'{at}.{j}.layer_norm.weight'] = blk.ffn.norm.weight
             wide = f'{at}.{j}.DenseReluDense'
-            state[f'{wide}.wo.weight'] = blk.ffn[2].weight
+            state[f'{wide}.wo.weight'] = ffn[2].weight
             if gated:
-                a, b = blk.ffn[0].weight.chunk(2)
+                a, b = ffn[0].weight.chunk(2)
                 state |= {f'{wide}.wi_0.weight': a, f'{wide}.wi_1.weight': b}
             else:
-                state[f'{wide}.wi.weight'] = blk.ffn[0].weight
+                state[f'{wide}.wi.weight'] = ffn[0].weight
         table = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias'
         state[f'{table}.weight'] = stack.relative_bias.table.weight
     missing, extra = other.load_state_dict(state, strict=False)
@@ -178,12 +195,17 @@ def test_scores_are_those_of_transformers(changes):
 
 @pytest.mark.parametrize(
     'size, count',
-    [('small', 60_506_624), ('base', 222_903_552), ('large', 737_668_096),
-     ('3b', 2_851_598_336), ('11b', 11_307_321_344)],
-)  # fmt: skip
+    [
+        ('small', 60_506_624),
+        ('base', 222_903_552),
+        ('large', 737_668_096),
+        ('3b', 2_851_598_336),
+        ('11b', 11_307_321_344),
+    ],
+)
 def test_parameter_counts_are_those_of_the_checkpoints(size, count):
     with torch.device('meta'):
-        model = T5(Config.t5(size))
+        model = T5(published_config(f't5-{size}'))
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -245,12 +267,18 @@ def test_loss_on_a_case_by_hand():
 def test_cached_generation_is_uncached_generation():
     model, X = small(), texts(4)
     lens = torch.tensor([12, 5, 8, 1])
-    calls = []
-    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    memories, read = [], []
+    model.encoder.register_forward_hook(lambda _, X, Y: memories.append(Y))
+    across = model.decoder.blks[1].cross_attention.layer
+    across.W_qkv.register_forward_hook(
+        lambda _, X, Y: read.append(X[0] is memories[-1])
+    )
     cached = utils.answer(model, X, lens, 20, temperature=0)
+    assert sum(read) == 1  # keys and values of the memory, once
     plain = utils.answer(model, X, lens, 20, temperature=0, use_cache=False)
     assert cached.shape == (4, 20) and torch.equal(cached, plain)
-    assert len(calls) == 2  # the encoder ran once for each
+    assert len(memories) == 2  # the encoder ran once for each
+    assert sum(read) == 1 + 20
     alone = utils.answer(model, X[1:2, :5], None, 20, temperature=0)
     assert torch.equal(alone, cached[1:2])
     stop = cached[0, 3].item()
@@ -263,17 +291,20 @@ def test_dropout_is_off_while_answering():
     model, X = small(dropout=0.5).train(), texts()
     a = utils.answer(model, X, None, 5, temperature=0)
     assert torch.equal(a, utils.answer(model, X, None, 5, temperature=0))
+    with pytest.raises(ValueError, match='top_k is 0'):
+        utils.answer(model, X, None, 5, top_k=0)
+    assert all(module.training for module in model.modules())
 
 
 def test_model_errors_name_value_and_limit():
     model, X = small(), texts()
     with pytest.raises(ValueError, match='301 tokens, more than max_len, 300'):
         model.encode(torch.ones(1, 301, dtype=torch.long))
-    with pytest.raises(ValueError, match='token id 100 outside'):
+    with pytest.raises(ValueError, match=r'token id 100 outside 0\.\.99'):
         model(X, torch.tensor([[100]]))
     with pytest.raises(ValueError, match=r'1 \+ 300 tokens'):
         utils.answer(model, X, None, 300)
-    cross = model.decoder.blks[0].across
+    cross = model.decoder.blks[0].cross_attention.layer
     with pytest.raises(ValueError, match='num_hiddens = 16'):
         cross(torch.zeros(1, 2, 16), torch.zeros(1, 2, 8))
 
@@ -311,8 +342,13 @@ def test_the_example_of_the_section():
     inputs, lens, labels = utils.corrupt_spans(
         X, torch.tensor([5]), hidden, SENTINELS
     )
-    names = dict(zip([10, 11, 12, 13, 14, 99, 98, 97],
-                     [*words, '<X>', '<Y>', '<Z>'], strict=True))  # fmt: skip
+    names = dict(
+        zip(
+            [10, 11, 12, 13, 14, 99, 98, 97],
+            [*words, '<X>', '<Y>', '<Z>'],
+            strict=True,
+        )
+    )
     assert [names[i] for i in inputs[0].tolist()] == [
         'I',
         '<X>',
@@ -327,8 +363,10 @@ def test_the_example_of_the_section():
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.integers(2, 60), min_size=1, max_size=8),
-    st.floats(0.05, 0.9), st.floats(1, 6), st.integers(0, 10**6),
-)  # fmt: skip
+    st.floats(0.05, 0.9),
+    st.floats(1, 6),
+    st.integers(0, 10**6),
+)
 def test_input_and_target_give_back_the_text(lens, density, mean, seed):
     lens, g = torch.tensor(lens), torch.Generator().manual_seed(seed)
     num_steps = int(lens.max()) + 2

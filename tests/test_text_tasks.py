@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from corpora import french, text_tasks
-from corpora.text_tasks import EOS, TextTasks, mix, pair_batches
+import corpora
+from corpora import EOS, TextTasks, by_length, french, mix, text_tasks
 
 WORLD = TextTasks()
-TASKS = {'translation': WORLD.translation, 'summary': WORLD.summary,
-         'sentiment': WORLD.opinion, 'question': WORLD.question}  # fmt: skip
+TASKS = {
+    'translation': WORLD.translation,
+    'summary': WORLD.summary,
+    'sentiment': WORLD.opinion,
+    'question': WORLD.question,
+}
 
 
 def texts(pairs, i):
@@ -44,8 +48,11 @@ def test_noun_phrases_agree(noun, adjective, phrase):
     row = [n for n in french.NOUNS if n[0] == noun]
     rng = np.random.default_rng(0)
     en, fr, *_ = french.noun_phrases(rng, 4000, row, adjective=1.0)
-    found = {f for e, f in zip(en, fr, strict=True)
-             if e == f'the {adjective} {noun}'}  # fmt: skip
+    found = {
+        f
+        for e, f in zip(en, fr, strict=True)
+        if e == f'the {adjective} {noun}'
+    }
     assert found == {phrase}
 
 
@@ -63,8 +70,13 @@ def test_un_becomes_de_after_pas(before, after):
 
 
 def test_english_forms():
-    forms = {'carry': 'carries', 'buy': 'buys', 'wash': 'washes',
-             'touch': 'touches', 'see': 'sees'}  # fmt: skip
+    forms = {
+        'carry': 'carries',
+        'buy': 'buys',
+        'wash': 'washes',
+        'touch': 'touches',
+        'see': 'sees',
+    }
     assert {v: french.third_person(v) for v in forms} == forms
     en, _ = french.translations(np.random.default_rng(1), 3000)
     for text in en:
@@ -78,18 +90,42 @@ def test_word_by_word_is_mostly_wrong():
     """A substitution that even knows gender and verb forms fails on order."""
     rng = np.random.default_rng(0)
     table = dict(french.WORD_PAIRS)
-    table |= {'the': 'le', 'a': 'un', 'an': 'un', 'this': 'ce', 'my': 'mon',
-              'I': 'je', 'not': 'pas', 'does': 'ne', 'is': 'est'}  # fmt: skip
-    table |= {french.third_person(v): fr
-              for v, fr, _ in french.pairs(french.VERBS)}  # fmt: skip
-    table |= dict(french.pairs(french.WHERE))
+    table |= {
+        'the': 'le',
+        'a': 'un',
+        'an': 'un',
+        'this': 'ce',
+        'my': 'mon',
+        'I': 'je',
+        'not': 'pas',
+        'does': 'ne',
+        'is': 'est',
+    }
+    table |= {french.third_person(v): fr for v, fr, _ in french.VERBS}
+    table |= dict(french.WHERE)
     en, fr = french.translations(rng, 2000)
     guesses = [' '.join(table.get(w, w) for w in text.split()) for text in en]
     right = np.mean([g == f for g, f in zip(guesses, fr, strict=True)])
     assert right < 0.1
-    shuffled = [sorted(g.split()) == sorted(f.split())
-                for g, f in zip(guesses, fr, strict=True)]  # fmt: skip
+    shuffled = [
+        sorted(g.split()) == sorted(f.split())
+        for g, f in zip(guesses, fr, strict=True)
+    ]
     assert np.mean(shuffled) > right  # some are wrong in their order only
+
+
+def test_sentences_say_what_their_verb_is():
+    rng = np.random.default_rng(3)
+    english, *_, verbs, negated = french.sentences(rng, 2000, ['love', 'hate'])
+    for text, verb, denied in zip(english, verbs, negated, strict=True):
+        words = text.split()
+        told = {'love', 'loves', 'hate', 'hates'} & {*words}
+        if 'but' in words or not told:
+            assert verb == '', text
+        else:
+            assert told <= {verb, verb + 's'}, text
+        assert denied == ('not' in words), text
+    assert {*verbs} == {'', 'love', 'hate'}
 
 
 def test_every_word_is_in_the_vocabulary():
@@ -97,6 +133,8 @@ def test_every_word_is_in_the_vocabulary():
     used = {word for text in en + fr for word in text.split()}
     assert used <= set(french.vocabulary())
     assert set(french.vocabulary()) <= set(WORLD.words)
+    assert len(WORLD.shown) == len(WORLD.polarity) == len(WORLD.words)
+    assert WORLD.shown.all()
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -160,16 +198,41 @@ def test_opinions_are_positive_or_negative():
     assert 0.45 < share.mean() < 0.55
 
 
+def test_opinions_in_plain_sentences():
+    """Who does not hate is positive, who does not love is negative."""
+    pairs, seen = WORLD.opinion(4000), set()
+    for i in range(len(pairs)):
+        text, answer = texts(pairs, i)
+        words = text.split()
+        plain = words[2] == 'I' and not {',', 'but'} & {*words}
+        if plain and {'love', 'hate'} & {*words}:
+            denied = 'not' in words
+            positive = ('love' in words) != denied
+            assert answer == ('positive' if positive else 'negative'), text
+            seen.add(('love' in words, denied))
+    assert len(seen) == 4
+
+
+def test_labels_of_the_width_of_the_texts_are_cut_by_their_own_length():
+    X = torch.tensor([[5, 6, 0, 0], [5, 0, 0, 0]])
+    labels = torch.tensor([[7, 8, 2, -100], [2, -100, -100, -100]])
+    pairs = corpora.Pairs(X, torch.tensor([2, 1]), labels)
+    X, lens, labels = next(by_length(pairs, 2))
+    assert X.shape == (2, 2) and labels.shape == (2, 3)
+    assert lens.tolist() == [1, 2] and labels[1].tolist() == [7, 8, 2]
+
+
 def test_mixtures_and_batches_hold_every_pair_once():
     parts = [task(40) for task in TASKS.values()]
     mixture = mix(*parts)
     assert len(mixture) == 160
-    batches = pair_batches(mixture, 16)
+    batches = by_length(mixture, 16)
     rows = []
     for _ in range(10):
         X, lens, labels = next(batches)
         assert X.shape[1] == lens.max()
         assert (labels != -100).any(0).all()
+        assert labels.shape[1] == (labels != -100).sum(1).max()
         rows += [tuple(x[:n].tolist()) for x, n in zip(X, lens, strict=True)]
     expected = [tuple(x[x > 0].tolist()) for x in mixture.X]
     assert sorted(rows) == sorted(expected)
@@ -192,10 +255,10 @@ def test_errors_name_value_and_limit():
             task(0)
     with pytest.raises(ValueError, match="split is 'dev'"):
         WORLD.translation(5, 'dev')
-    with pytest.raises(ValueError, match='0 pairs in batches of 4'):
-        pair_batches(WORLD.opinion(2)[:0], 4)
-    with pytest.raises(ValueError, match='2 pairs in batches of 0'):
-        pair_batches(WORLD.opinion(2), 0)
+    with pytest.raises(ValueError, match='0 texts in batches of 4'):
+        by_length(WORLD.opinion(2)[:0], 4)
+    with pytest.raises(ValueError, match='2 texts in batches of 0'):
+        by_length(WORLD.opinion(2), 0)
 
 
 @pytest.mark.parametrize(

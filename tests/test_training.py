@@ -1,4 +1,4 @@
-"""Optimizers, the loop, checkpoints, interruption, figures and claims."""
+"""Optimizers, the loop, checkpoints, interruption, the import of d2l."""
 
 import os
 import signal
@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-import figures
+import processes
 import utils
+from corpora.storage import write_whole
 from utils import GPT, Config, Muon, train
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,10 @@ def small(seed=0, **changes):
 def batches(n=4, batch_size=4, seed=0):
     g = torch.Generator().manual_seed(seed)
     return [torch.randint(11, (batch_size, 9), generator=g) for _ in range(n)]
+
+
+# What goes on beside the algorithm: alone, or ready for several processes
+RUNS = pytest.mark.parametrize('make_run', [utils.Run, processes.Run])
 
 
 def same(a, b):
@@ -50,22 +55,20 @@ def test_training_learns_a_fixed_batch(optimizer):
 
 
 def test_learning_rate_goes_up_and_down():
-    rates = train(
-        small(), batches(), utils.lm_loss, 21, lr=1.0, warmup=4, final=0.1
-    ).lr
+    rates = train(small(), batches(), utils.lm_loss, 21, lr=1.0, warmup=4).lr
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[12] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1)
-    linear = train(
-        small(),
-        batches(),
-        utils.lm_loss,
-        5,
-        lr=1.0,
-        schedule='linear',
-        final=0,
-    ).lr
-    assert linear == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+
+    def rates_of(schedule):
+        return train(
+            small(), batches(), utils.lm_loss, 5, lr=1.0, schedule=schedule
+        ).lr
+
+    linear = rates_of('linear')
+    assert linear == pytest.approx([1, 0.775, 0.55, 0.325, 0.1])
+    assert rates_of('constant') == [1] * 5
+    assert utils.lr_factor(4, 5, schedule='linear', final=0) == 0
 
 
 def test_decay_is_on_matrices_only():
@@ -77,10 +80,7 @@ def test_decay_is_on_matrices_only():
             zero = sum(p.sum() for p in model.parameters()) * 0.0
             return zero, 1
 
-        train(
-            model, batches(), no_gradient, 1, lr=0.1, weight_decay=0.5,
-            optimizer=optimizer,
-        )  # fmt: skip
+        train(model, batches(), no_gradient, 1, 0.5, optimizer)
         for name, p in model.named_parameters():
             share = 0.95 if p.dim() > 1 else 1.0
             torch.testing.assert_close(p, before[name] * share)
@@ -91,18 +91,33 @@ def test_adamw_is_that_of_torch():
     # the rounding error of nothing by itself
     model, twin = (small(bias=False) for _ in range(2))
     X = batches(1)[0]
+
+    def steep_loss(model, X):
+        loss, n = utils.lm_loss(model, X)
+        return 9 * loss, n
+
     history = train(
-        model, [X], utils.lm_loss, 3, lr=1e-2, optimizer='adamw',
-        weight_decay=0.0, schedule='constant', clip=0.5,
-    )  # fmt: skip
-    opt = torch.optim.AdamW(
-        twin.parameters(), 1e-2, (0.9, 0.95), weight_decay=0.0
+        model,
+        [X],
+        steep_loss,
+        3,
+        lr=1e-2,
+        optimizer='adamw',
+        betas=(0.8, 0.9),
+        schedule='constant',
     )
+    params = list(twin.parameters())
+    groups = [
+        {'params': [p for p in params if p.dim() > 1]},
+        {'params': [p for p in params if p.dim() < 2], 'weight_decay': 0.0},
+    ]
+    opt = torch.optim.AdamW(groups, 1e-2, (0.8, 0.9), weight_decay=0.1)
     for i in range(3):
         opt.zero_grad()
-        loss, _ = utils.lm_loss(twin, X)
+        loss, _ = steep_loss(twin, X)
         loss.backward()
-        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        norm = nn.utils.clip_grad_norm_(params, 1.0)
+        assert norm > 1.5
         opt.step()
         assert history.loss[i] == pytest.approx(loss.item(), rel=1e-5)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
@@ -118,13 +133,70 @@ def test_muon_moves_the_matrices_of_blocks_and_adamw_the_rest():
         assert torch.equal(p, adamw.get_parameter(name)) == (not in_block)
 
 
-@pytest.mark.parametrize('shape', [(6, 6), (24, 8), (8, 24)])
+@pytest.mark.parametrize('shape', [(2, 6, 6), (3, 24, 8), (1, 8, 24)])
 def test_orthogonalize_brings_singular_values_near_one(shape):
     torch.manual_seed(0)
-    X = utils.orthogonalize(torch.randn(shape) * 50)
+    G = torch.randn(shape) * 50 ** torch.arange(shape[0])[:, None, None]
+    X = utils.orthogonalize(G)
     values = torch.linalg.svdvals(X)
     assert values.min() > 0.3 and values.max() < 1.3
     assert X.shape == shape
+    U, _, V = torch.linalg.svd(G, full_matrices=False)
+    assert (X - U @ V).norm() < 0.4 * (U @ V).norm()
+
+
+SHAPES = [(64, 64), (192, 64), (384, 96), (96, 384), (128, 128)]
+
+
+def gradients(kind, seed, shapes):
+    """Random matrices, or such that are almost of rank 4."""
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(shape, generator=g)
+    if kind == 'random':
+        return [draw(*shape) for shape in shapes]
+    return [draw(m, 4) @ draw(4, n) + 0.1 * draw(m, n) for m, n in shapes]
+
+
+def iterate(X):
+    """Five steps of the iteration by its definition, for one matrix."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    if X.shape[0] > X.shape[1]:
+        return iterate(X.T).T
+    X = X / (X.norm() + 1e-7)
+    for _ in range(5):
+        A = X @ X.T
+        X = a * X + (b * A + c * A @ A) @ X
+    return X
+
+
+@pytest.mark.parametrize('kind', ['random', 'low rank and noise'])
+def test_batched_muon_is_that_of_each_matrix(kind):
+    lr, beta, decay, shapes = 0.1, 0.9, 0.2, SHAPES + SHAPES[:3]
+    params = [nn.Parameter(W) for W in gradients('random', 0, shapes)]
+    muon = Muon(params, lr=lr, momentum=beta, weight_decay=decay)
+    moments = [torch.zeros_like(p).double() for p in params]
+    for step in range(1, 4):
+        before = [p.detach().clone() for p in params]
+        for p, G in zip(params, gradients(kind, step, shapes), strict=True):
+            p.grad = G
+        muon.step()
+        for p, W, m in zip(params, before, moments, strict=True):
+            G = p.grad.double()
+            m.mul_(beta).add_((1 - beta) * G)
+            X = iterate((1 - beta) * G + beta * m)
+            update = 0.2 * max(p.shape) ** 0.5 * X
+            ours = ((1 - lr * decay) * W.double() - p.detach()) / lr
+            assert (ours - update).abs().max() < 1e-4 * update.abs().max()
+
+
+@pytest.mark.parametrize('kind', ['random', 'low rank and noise'])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_orthogonalize_keeps_its_limits_in_bfloat16(kind, shape):
+    G = torch.stack(gradients(kind, 0, [shape] * 3))
+    X = utils.orthogonalize(G.bfloat16()).float()
+    exact = torch.stack([iterate(each) for each in G.double()]).float()
+    assert torch.linalg.svdvals(X).max() < 1.3
+    assert (X - exact).norm() < 0.15 * exact.norm()
 
 
 @pytest.mark.skipif(
@@ -154,19 +226,6 @@ def test_muon_is_that_of_torch():
         Muon([nn.Parameter(torch.zeros(3))])
 
 
-def test_accumulation_is_one_large_batch():
-    whole, parts = small(), small()
-    X = batches(1, batch_size=6)[0]
-    X[5, 3:] = -100  # the parts hold unequal numbers of labels
-    options = {'lr': 1e-2, 'optimizer': 'adamw'}
-    a = train(whole, [X], utils.lm_loss, 3, **options)
-    b = train(parts, X.split(2), utils.lm_loss, 3, accumulate=3, **options)
-    assert a.loss == pytest.approx(b.loss, rel=1e-5)
-    assert a.tokens == b.tokens
-    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(p, q, atol=2e-5, rtol=1e-3)
-
-
 def test_evaluation_comes_every_k_steps_and_at_the_end():
     seen = []
 
@@ -181,16 +240,30 @@ def test_evaluation_comes_every_k_steps_and_at_the_end():
     assert history.eval_loss == [1.0, 2.0, 3.0]
 
 
-def test_autocast_computes_in_the_given_type():
+@RUNS
+def test_autocast_computes_in_the_type_of_the_device(make_run, monkeypatch):
     seen = []
 
     def loss_fn(model, X):
         seen.append(model(X[:, :-1]).dtype)
         return utils.lm_loss(model, X)
 
-    train(small(), batches(), loss_fn, 1, precision=torch.bfloat16)
-    train(small(), batches(), loss_fn, 1)
-    assert seen == [torch.bfloat16, torch.float32]
+    train(small(), batches(), loss_fn, 1, run=make_run())
+    half = lambda device: torch.autocast(device.type, torch.bfloat16)
+    monkeypatch.setattr(utils, 'autocast', half)
+    train(small(), batches(), loss_fn, 1, run=make_run())
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize('native', [True, False])
+def test_autocast_is_for_gpus_that_have_bfloat16(native, monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, 'is_bf16_supported', lambda including_emulation: native
+    )
+    monkeypatch.setattr(torch, 'autocast', lambda *x, enabled: (*x, enabled))
+    for kind, enabled in (('cuda', native), ('cpu', False)):
+        found = utils.autocast(torch.device(kind))
+        assert found == (kind, torch.bfloat16, enabled)
 
 
 def test_training_errors_name_value_and_limit():
@@ -199,19 +272,23 @@ def test_training_errors_name_value_and_limit():
 
     with pytest.raises(ValueError, match='num_steps is 0, below 1'):
         run(batches(), utils.lm_loss, 0)
-    with pytest.raises(ValueError, match='accumulate is 0, below 1'):
-        run(batches(), utils.lm_loss, 1, accumulate=0)
+    with pytest.raises(ValueError, match='checkpoint_every is 0, below 1'):
+        processes.Run('run.pt', checkpoint_every=0)
     with pytest.raises(ValueError, match="schedule 'step'"):
         run(batches(), utils.lm_loss, 1, schedule='step')
     with pytest.raises(ValueError, match="'sgd', not 'muon' or 'adamw'"):
         run(batches(), utils.lm_loss, 1, optimizer='sgd')
+    with pytest.raises(ValueError, match='no label in the batch of step 1'):
+        bare = torch.full((2, 9), -100)
+        run([batches()[0], bare], utils.lm_loss, 4)
     with pytest.raises(ValueError, match='batches is empty'):
         run([], utils.lm_loss, 1)
     with pytest.raises(ValueError, match='at its end'):
         run(iter(batches(2)), utils.lm_loss, 3)
 
 
-def test_loss_that_is_not_finite_stops_before_the_update():
+@RUNS
+def test_loss_that_is_not_finite_stops_before_the_update(make_run):
     model = small()
 
     def loss_fn(model, X):
@@ -228,14 +305,24 @@ def test_loss_that_is_not_finite_stops_before_the_update():
     message = r'loss is nan at step 2, learning rate 0\.05'
     with pytest.raises(FloatingPointError, match=message):
         train(
-            model, batches(), loss_fn, 9, lr=0.05, schedule='constant',
-            eval_fn=eval_fn, eval_every=1,
-        )  # fmt: skip
+            model,
+            batches(),
+            loss_fn,
+            9,
+            lr=0.05,
+            schedule='constant',
+            eval_fn=eval_fn,
+            eval_every=1,
+            run=make_run(),
+        )
+    assert len(states) == 2 and not model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, states[-1][name])
 
 
-def test_ctrl_c_keeps_history_and_model(capsys):
+@RUNS
+@pytest.mark.usefixtures('ctrl_c')
+def test_ctrl_c_keeps_history_and_model(make_run, capsys):
     model, calls = small(), []
 
     def loss_fn(model, X):
@@ -245,7 +332,7 @@ def test_ctrl_c_keeps_history_and_model(capsys):
             time.sleep(0.1)
         return utils.lm_loss(model, X)
 
-    history = train(model, batches(), loss_fn, 50)
+    history = train(model, batches(), loss_fn, 50, run=make_run())
     assert len(history.loss) == 3
     assert 'stopped by hand after 3 steps' in capsys.readouterr().out
     assert model(batches()[0][:, :8]).isfinite().all()
@@ -254,9 +341,24 @@ def test_ctrl_c_keeps_history_and_model(capsys):
     assert len(more.loss) == 2
 
 
+def test_ctrl_c_in_an_evaluation_leaves_no_half_of_it():
+    evaluations = iter([2.0])
+
+    def eval_fn(model):
+        for value in evaluations:
+            return value
+        raise KeyboardInterrupt
+
+    history = train(
+        small(), batches(), utils.lm_loss, 9, eval_fn=eval_fn, eval_every=2
+    )
+    assert len(history.loss) == 4
+    assert (history.eval_step, history.eval_loss) == ([2], [2.0])
+
+
 SCRIPT = """
 import sys, time
-import torch, utils
+import processes, torch, utils
 folder, pause = sys.argv[1], float(sys.argv[2])
 torch.manual_seed(0)
 model = utils.GPT(utils.Config(11, 16, num_blks=2, max_len=8, dropout=0.2))
@@ -266,8 +368,8 @@ def loss_fn(model, X):
     time.sleep(pause)
     return utils.lm_loss(model, X)
 history = utils.train(
-    model, data, loss_fn, 40, lr=1e-2, warmup=5, accumulate=2,
-    checkpoint=folder + '/run.pt', checkpoint_every=3)
+    model, data, loss_fn, 40, lr=1e-2, warmup=5,
+    run=processes.Run(folder + '/run.pt', checkpoint_every=3))
 torch.save((model.state_dict(), history.loss), folder + '/end.pt')
 """
 
@@ -275,20 +377,23 @@ torch.save((model.state_dict(), history.loss), folder + '/end.pt')
 def run_script(folder, pause=0.0):
     return subprocess.Popen(
         [sys.executable, '-c', SCRIPT, str(folder), str(pause)],
-        cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        cwd=CHAPTER,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     whole.mkdir(), killed.mkdir()
     reference = run_script(whole)
-    victim = run_script(killed, pause=0.05)
+    victim = run_script(killed, pause=0.1)
     checkpoint = killed / 'run.pt'
     for _ in range(600):
         if checkpoint.exists():
             break
+        assert victim.poll() is None
         time.sleep(0.1)
     time.sleep(0.7)
     victim.kill()
@@ -305,9 +410,9 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path):
 
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / 'run.pt'
-    train(small(), batches(), utils.lm_loss, 2, checkpoint=path)
+    train(small(), batches(), utils.lm_loss, 2, run=processes.Run(path))
     before = path.stat().st_ino
-    utils.write_whole(path, lambda file: file.write(b'new'))
+    write_whole(path, lambda file: file.write(b'new'))
     assert path.read_bytes() == b'new'
     assert path.stat().st_ino != before  # replaced, not written over
     good = path.read_bytes()
@@ -320,29 +425,64 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='disk full'):
-        utils.write_whole(path, lambda file: torch.save({}, file))
+        write_whole(path, lambda file: torch.save({}, file))
     assert path.read_bytes() == good
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('optimizer', ['muon', 'adamw'])
+def test_ready_for_processes_is_the_same_on_one(optimizer):
+    runs, models = (None, processes.Run(None)), []
+    histories = []
+    for run in runs:
+        models.append(small(dropout=0.2))
+        histories.append(
+            train(
+                models[-1],
+                batches(),
+                utils.lm_loss,
+                7,
+                1e-2,
+                optimizer,
+                warmup=2,
+                eval_every=3,
+                run=run,
+                eval_fn=lambda model: utils.evaluate(
+                    model, batches(2, seed=1), utils.lm_loss
+                ),
+            )
+        )
+    a, b = histories
+    for name in ('loss', 'lr', 'tokens', 'eval_step', 'eval_loss'):
+        assert getattr(a, name) == getattr(b, name), name
+    assert len(a.loss) == 7 and a.eval_step == [3, 6, 7]
+    assert same(*models)
 
 
 def test_finished_checkpoint_is_not_trained_again(tmp_path):
     path = tmp_path / 'run.pt'
     model, again = small(), small(seed=1)
-    history = train(model, batches(), utils.lm_loss, 4, checkpoint=path)
-    repeat = train(again, batches(), utils.lm_loss, 4, checkpoint=path)
+    history, repeat = (
+        train(each, batches(), utils.lm_loss, 4, run=processes.Run(path))
+        for each in (model, again)
+    )
     assert same(model, again) and history.loss == repeat.loss
 
 
 def test_checkpoint_errors_name_the_file_and_the_difference(tmp_path):
     path = tmp_path / 'run.pt'
-    train(small(), batches(), utils.lm_loss, 2, lr=1e-3, checkpoint=path)
 
-    def resume(model, **options):
-        options = {'lr': 1e-3, 'checkpoint': path, **options}
-        return train(model, batches(), utils.lm_loss, 2, **options)
+    def resume(model, lr=1e-3, **options):
+        run = processes.Run(path)
+        return train(
+            model, batches(), utils.lm_loss, 2, lr, run=run, **options
+        )
 
+    resume(small())
     with pytest.raises(ValueError, match=r'run.pt .*lr = 0.001, not 0.01'):
         resume(small(), lr=1e-2)
+    with pytest.raises(ValueError, match=r'run.pt .*betas = .*0.95.*, not '):
+        resume(small(), betas=(0.9, 0.99))
     with pytest.raises(ValueError, match=r'run.pt is of another model'):
         resume(small(bias=False))
     path.write_bytes(path.read_bytes()[:999])
@@ -350,83 +490,17 @@ def test_checkpoint_errors_name_the_file_and_the_difference(tmp_path):
         resume(small())
 
 
-# Figures and claims
-
-
-def displayed(monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        figures, 'display', lambda data, raw: shown.append(data)
-    )
-    return shown
-
-
-def test_figures_are_the_same_each_time_and_say_what_they_show(monkeypatch):
-    shown = displayed(monkeypatch)
-    mask = utils.causal_mask(3)
-    for _ in range(2):
-        ax = figures.show_pattern(mask, list('abc'))
-        figures.show(ax.figure, 'the causal mask')
-    assert shown[0] == shown[1]
-    assert shown[0]['text/plain'] == 'the causal mask'
-    svg = shown[0]['image/svg+xml']
-    assert '<title>the causal mask</title>' in svg
-    assert '<dc:date>' not in svg
-
-
-def test_pattern_has_token_one_at_the_top_left():
-    mask = utils.causal_mask(3)
-    ax = figures.show_pattern(mask, list('abc'), list('xyz'))
-    cells = ax.collections[0].get_array().reshape(3, 3)
-    assert (cells > 0.5).tolist() == mask.tolist()
-    first = ax.transData.transform((0, 0))
-    last = ax.transData.transform((2, 2))
-    assert first[0] < last[0] and first[1] > last[1]
-    assert [t.get_text() for t in ax.get_xticklabels()] == list('xyz')
-    assert [t.get_text() for t in ax.get_yticklabels()] == list('abc')
-    figures.plt.close('all')
-
-
-def test_attention_figure_draws_the_weights():
-    maps = torch.rand(2, 3, 4, 4)
-    fig = figures.show_attention(maps, list('abcd'), titles=list('123456'))
-    axes = fig.axes[:6]  # then the color bar
-    for ax, weights in zip(axes, maps.flatten(0, 1), strict=True):
-        drawn = torch.tensor(ax.images[0].get_array().tolist())
-        torch.testing.assert_close(drawn, weights)
-    figures.plt.close('all')
-    with pytest.raises(ValueError, match='3 query tokens for 4 positions'):
-        figures.show_attention(maps, list('abc'))
-
-
-def test_history_plot_draws_losses_and_evaluations():
-    history = train(
-        small(), batches(), utils.lm_loss, 6,
-        eval_fn=lambda model: 2.0, eval_every=2,
-    )  # fmt: skip
-    ax = figures.plot_history({'run': history}, x='step')
-    loss, evals = ax.lines
-    assert list(loss.get_ydata()) == pytest.approx(history.loss)
-    assert list(evals.get_xdata()) == [2, 4, 6]
-    figures.plt.close('all')
-
-
-def test_claim_prints_or_raises(capsys):
-    figures.claim('two is more than one', torch.tensor(2) > 1)
-    assert capsys.readouterr().out == '✓ two is more than one\n'
-    for false in (False, torch.tensor(1) > 2, float('nan') > 0):
-        with pytest.raises(AssertionError, match='✗ never'):
-            figures.claim('never', false)
-
-
 # The import of d2l
 
 
 def python(code, **env):
     return subprocess.run(
-        [sys.executable, '-c', code], cwd=CHAPTER, text=True,
-        capture_output=True, env={**os.environ, **env},
-    )  # fmt: skip
+        [sys.executable, '-c', code],
+        cwd=CHAPTER,
+        text=True,
+        capture_output=True,
+        env={**os.environ, **env},
+    )
 
 
 def hide(package):
@@ -441,6 +515,7 @@ def hide(package):
     )
 
 
+@pytest.mark.slow
 def test_import_without_torchvision_leaves_no_stand_in():
     code = (
         'import d2l_import, sys; assert "torchvision" not in sys.modules\n'
@@ -450,6 +525,7 @@ def test_import_without_torchvision_leaves_no_stand_in():
     assert (run.stdout, run.stderr) == ('Vocab\n', '')
 
 
+@pytest.mark.slow
 def test_import_with_torchvision_uses_it(tmp_path):
     package = tmp_path / 'torchvision'
     package.mkdir()
@@ -464,6 +540,7 @@ def test_import_with_torchvision_uses_it(tmp_path):
     assert run.stdout == f'True {package / "__init__.py"}\n', run.stderr
 
 
+@pytest.mark.slow
 def test_import_with_broken_torchvision_uses_the_stand_in(tmp_path):
     (tmp_path / 'torchvision.py').write_text('raise RuntimeError("no ops")')
     run = python('import d2l_import; print(1)', PYTHONPATH=str(tmp_path))

@@ -1,51 +1,28 @@
 """The chapter's texts: where they come from and how they become batches."""
 
+# ruff: noqa: F401
 from .batches import (
+    BOS,
+    EOS,
+    MASK,
+    NUM_SPECIAL,
+    PAD,
+    SEP,
     SPECIAL_TOKENS,
+    Examples,
+    Pairs,
     blocks,
     by_length,
     documentation_tokenizer,
     encode,
     examples,
+    join,
+    random_rows,
     train_tokenizer,
     windows,
 )
-from .facts import WORDS, FactWorld, bayes_predictor
-from .plain_texts import (
-    Corpus,
-    documentation,
-    fingerprint,
-    text_folder,
-    time_machine,
-)
+from .facts import FRENCH_NOUNS, FactWorld, bayes_predictor
+from .plain_texts import Corpus, documentation, fingerprint, text_folder
 from .real_texts import imdb, snli
-from .small_world import Examples, SmallWorld, join
-from .text_tasks import TextTasks, mix, pair_batches, rouge_l
-
-__all__ = [
-    'SPECIAL_TOKENS',
-    'WORDS',
-    'Corpus',
-    'Examples',
-    'FactWorld',
-    'SmallWorld',
-    'TextTasks',
-    'bayes_predictor',
-    'blocks',
-    'by_length',
-    'documentation',
-    'documentation_tokenizer',
-    'encode',
-    'examples',
-    'fingerprint',
-    'imdb',
-    'join',
-    'mix',
-    'pair_batches',
-    'rouge_l',
-    'snli',
-    'text_folder',
-    'time_machine',
-    'train_tokenizer',
-    'windows',
-]
+from .small_world import SmallWorld
+from .text_tasks import TextTasks, mix, rouge_l

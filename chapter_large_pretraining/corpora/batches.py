@@ -1,15 +1,23 @@
 """From texts to token ids, and from token ids to batches."""
 
+import dataclasses
 import importlib.metadata
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional as F
 
-from .plain_texts import FORMAT, _digest
-from .small_world import Examples, join
-from .storage import cached, data_folder
+from utils import move_left
+
+from .plain_texts import FORMAT
+from .storage import cached, data_folder, digest
 
 SPECIAL_TOKENS = ['<pad>', '<bos>', '<eos>', '<mask>', '<sep>']
+NUM_SPECIAL = len(SPECIAL_TOKENS)
+PAD, BOS, EOS, MASK, SEP = range(NUM_SPECIAL)
+
+
+# ---- From texts to token ids ----
 
 
 def train_tokenizer(texts, vocab_size=1024):
@@ -19,7 +27,7 @@ def train_tokenizer(texts, vocab_size=1024):
     decode with `skip_special_tokens=False` to see them again. Raises
     ValueError if `vocab_size` has no room for them and the 256 bytes.
     """
-    limit = len(SPECIAL_TOKENS) + 256
+    limit = NUM_SPECIAL + 256
     if vocab_size < limit:
         raise ValueError(f'vocab_size is {vocab_size}, not at least {limit}')
     tokenizer = Tokenizer(models.BPE())
@@ -41,8 +49,8 @@ def documentation_tokenizer(corpus, vocab_size=1024, data=None):
     Raises ValueError like `train_tokenizer`.
     """
     version = importlib.metadata.version('tokenizers')
-    texts = _digest(*map(_digest, corpus.train))
-    key = _digest(str(FORMAT), version, texts)[:12]
+    texts = digest(*map(digest, corpus.train))
+    key = digest(str(FORMAT), version, texts)[:12]
 
     def make():
         return train_tokenizer(corpus.train, vocab_size).to_str()
@@ -58,53 +66,11 @@ def encode(tokenizer, texts):
     """
     if not texts:
         raise ValueError('texts is empty, expected at least 1 document')
-    bos = tokenizer.token_to_id('<bos>')
     rows = []
     for i in range(0, len(texts), 1000):
         encodings = tokenizer.encode_batch_fast(texts[i : i + 1000])
-        rows += [torch.tensor([bos, *row.ids]) for row in encodings]
+        rows += [torch.tensor([BOS, *row.ids]) for row in encodings]
     return torch.cat(rows)
-
-
-def _check_rows(tokens, num_steps):
-    if num_steps < 1:
-        raise ValueError(f'num_steps is {num_steps}, not at least 1')
-    if len(tokens) < num_steps + 1:
-        raise ValueError(
-            f'{len(tokens)} tokens are too few for rows of {num_steps + 1} '
-            f'(num_steps is {num_steps})'
-        )
-
-
-def windows(tokens, batch_size, num_steps, seed=0):
-    """Endless batches of windows cut from the text at random.
-
-    Yields LongTensors (batch_size, num_steps + 1). Raises ValueError if
-    there are fewer than num_steps + 1 tokens, or no rows, or no steps.
-    """
-    _check_rows(tokens, num_steps)
-    if batch_size < 1:
-        raise ValueError(f'batch_size is {batch_size}, not at least 1')
-    rows = tokens.unfold(0, num_steps + 1, 1)
-    high, generator = len(rows), torch.Generator().manual_seed(seed)
-
-    def draw():
-        while True:
-            starts = torch.randint(high, (batch_size,), generator=generator)
-            yield rows[starts]
-
-    return draw()
-
-
-def blocks(tokens, num_steps):
-    """All of the text once, in rows that share only their border tokens.
-
-    Row i predicts tokens i * num_steps + 1 to (i + 1) * num_steps; a last
-    row that would not be full is left out. Returns a LongTensor
-    (num_rows, num_steps + 1). Raises ValueError like `windows`.
-    """
-    _check_rows(tokens, num_steps)
-    return tokens.unfold(0, num_steps + 1, num_steps).clone()
 
 
 def _pad(tokenizer, texts, limit):
@@ -134,19 +100,123 @@ def examples(tokenizer, texts, labels, max_len=128):
     return Examples(*join(*sides), torch.tensor(labels))
 
 
+# ---- Rows of token ids ----
+
+
+class _Rows:
+    """Tensors of one row for each text."""
+
+    def __len__(self):
+        return len(self.X)
+
+    def __iter__(self):
+        return iter(vars(self).values())
+
+    def __getitem__(self, index):
+        """The rows of a slice or of a tensor of indices."""
+        return type(self)(*(tensor[index] for tensor in self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples(_Rows):
+    """Token ids X (n, L), segments (n, L), valid_lens (n,) and labels."""
+
+    X: torch.Tensor
+    segments: torch.Tensor
+    valid_lens: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs(_Rows):
+    """Texts and what they are to be turned into.
+
+    `X` is (n, L) ids padded with 0, `valid_lens` (n,), `labels` (n, M) ids
+    that end with <eos>, padded with -100.
+    """
+
+    X: torch.Tensor
+    valid_lens: torch.Tensor
+    labels: torch.Tensor
+
+
+def join(A, B=None):
+    """<bos> A <sep>, or <bos> A <sep> B <sep>, from padded rows of ids.
+
+    Takes LongTensors (n, width). Returns LongTensors X (n, L), segments
+    (n, L), 1 for B and the <sep> after it, and valid_lens (n,).
+    """
+    bos, sep = A.new_full((len(A), 1), BOS), A.new_full((len(A), 1), SEP)
+    X = torch.cat([bos, A, sep] + ([] if B is None else [B, sep]), 1)
+    segments = torch.zeros_like(X)
+    segments[:, A.shape[1] + 2 :] = 1
+    segments, _ = move_left(segments, X > 0, 0)
+    X, valid_lens = move_left(X, X > 0, 0)
+    return X, segments, valid_lens
+
+
+def stack(parts, pad=0):
+    """The rows of several tensors (n, width), padded to one width."""
+    width = max(X.shape[1] for X in parts)
+    return torch.cat(
+        [F.pad(X, (0, width - X.shape[1]), value=pad) for X in parts]
+    )
+
+
+# ---- Batches ----
+
+
+def random_rows(*tensors, batch_size, seed=0, batch_fn=None):
+    """Endless batches of rows drawn at random, with replacement.
+
+    `tensors` have one row for each text. Yields the rows drawn from the
+    tensor, or a tuple of those from each; with `batch_fn`, what it makes of
+    them: `batch_fn(*rows, generator)`. Raises ValueError without rows, for
+    tensors of unequal length, and for a batch size below one.
+    """
+    num_rows = {len(T) for T in tensors}
+    if len(num_rows) != 1 or num_rows == {0}:
+        raise ValueError(
+            f'tensors have the numbers of rows {[len(T) for T in tensors]}, '
+            'expected one number, at least 1'
+        )
+    if batch_size < 1:
+        raise ValueError(f'batch_size is {batch_size}, not at least 1')
+    (high,), generator = num_rows, torch.Generator().manual_seed(seed)
+
+    def draw():
+        while True:
+            i = torch.randint(high, (batch_size,), generator=generator)
+            rows = tuple(T[i] for T in tensors)
+            if batch_fn:
+                yield batch_fn(*rows, generator)
+            else:
+                yield rows if len(rows) > 1 else rows[0]
+
+    return draw()
+
+
 def by_length(data, batch_size, seed=0):
     """Endless batches of texts of similar length, cut to the longest.
 
-    `data` is (X, segments, valid_lens, ...), tensors with one row per text;
-    those of the shape of `X` are cut with it. Each text comes once per
-    round, at random. Raises ValueError without texts and for a batch size
-    below one.
+    `data` is `Examples`, `Pairs`, or (X, segments, valid_lens, ...), tensors
+    with one row per text. Those of the shape of `X` are cut with it, the
+    labels of `Pairs` to the longest of them. Each text comes once per round,
+    at random. Raises ValueError without texts and for a batch size below
+    one.
     """
-    X, _, valid_lens, *_ = data
+    tensors = tuple(data)
+    X = tensors[0]
     if len(X) == 0 or batch_size < 1:
         raise ValueError(
             f'{len(X)} texts in batches of {batch_size}, expected at least 1'
         )
+    if isinstance(data, Pairs):
+        valid_lens = data.valid_lens
+        lengths = [valid_lens, None, (data.labels != -100).sum(1)]
+    else:
+        valid_lens = tensors[2]
+        lengths = [valid_lens if T.shape == X.shape else None for T in tensors]
     generator = torch.Generator().manual_seed(seed)
 
     def draw():
@@ -156,10 +226,41 @@ def by_length(data, batch_size, seed=0):
             batches = order.split(batch_size)
             for i in torch.randperm(len(batches), generator=generator):
                 rows = batches[i]
-                longest = valid_lens[rows].max()
                 yield tuple(
-                    T[rows, :longest] if T.shape == X.shape else T[rows]
-                    for T in data
+                    T[rows] if lens is None else T[rows, : lens[rows].max()]
+                    for T, lens in zip(tensors, lengths, strict=True)
                 )
 
     return draw()
+
+
+def _check_rows(tokens, num_steps):
+    if num_steps < 1:
+        raise ValueError(f'num_steps is {num_steps}, not at least 1')
+    if len(tokens) < num_steps + 1:
+        raise ValueError(
+            f'{len(tokens)} tokens are too few for rows of {num_steps + 1} '
+            f'(num_steps is {num_steps})'
+        )
+
+
+def windows(tokens, batch_size, num_steps, seed=0):
+    """Endless batches of windows cut from the text at random.
+
+    Yields LongTensors (batch_size, num_steps + 1). Raises ValueError if
+    there are fewer than num_steps + 1 tokens, or no rows, or no steps.
+    """
+    _check_rows(tokens, num_steps)
+    rows = tokens.unfold(0, num_steps + 1, 1)
+    return random_rows(rows, batch_size=batch_size, seed=seed)
+
+
+def blocks(tokens, num_steps):
+    """All of the text once, in rows that share only their border tokens.
+
+    Row i predicts tokens i * num_steps + 1 to (i + 1) * num_steps; a last
+    row that would not be full is left out. Returns a LongTensor
+    (num_rows, num_steps + 1). Raises ValueError like `windows`.
+    """
+    _check_rows(tokens, num_steps)
+    return tokens.unfold(0, num_steps + 1, num_steps).clone()

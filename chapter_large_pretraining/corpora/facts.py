@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from .french import MASCULINE, pairs
+from .batches import BOS
+from .french import MASCULINE
 
 # Countries. Each fact was compared by program with GeoNames (capital, largest
 # city, continent), the Unicode CLDR (language, currency) and countryinfo
@@ -21,8 +22,12 @@ from .french import MASCULINE, pairs
 #
 # Names are in lower case, without accents; `_` joins the words of one name.
 TASKS = (
-    *('capital', 'largest_city', 'language'),
-    *('demonym', 'currency', 'continent'),
+    'capital',
+    'largest_city',
+    'language',
+    'demonym',
+    'currency',
+    'continent',
 )
 COUNTRIES = """
 albania tirana tirana albanian albanian lek europe
@@ -121,15 +126,16 @@ vietnam hanoi ho_chi_minh_city vietnamese vietnamese dong asia
 zambia lusaka lusaka english zambian kwacha africa
 """
 
-# English and French nouns. All but three (desk, painting, phone) are also
-# entries of FreeDict 2022.04.21, English-French or French-English.
-WORDS = [tuple(pair) for pair in pairs(MASCULINE)]
+# English nouns and their French ones, which are masculine. All but three
+# (desk, painting, phone) are also entries of FreeDict 2022.04.21,
+# English-French or French-English.
+FRENCH_NOUNS = [tuple(pair) for pair in MASCULINE]
 
 
 # ---- Texts ----
 
-SPECIAL_TOKENS = ['<pad>', '<bos>', '->', ';']
-BOS, ARROW, SEMICOLON = 1, 2, 3
+FIRST_TOKENS = ['<pad>', '<bos>', '->', ';']
+ARROW, SEMICOLON = 2, 3
 NUM_FIXED = 5  # tokens before the first pair: <bos> and the description
 DESCRIPTION = 'country to {task} :'
 SENTENCES = 'the {task} of {} is {} .', 'in {} the {task} is {} .'
@@ -170,7 +176,7 @@ class FactWorld:
             texts.append([FRENCH_DESCRIPTION, *FRENCH_SENTENCES])
         known = [x for row in texts for x in ' '.join(row).split()]
         known += [x for row in rows for pair in row for x in pair]
-        self.vocab = list(dict.fromkeys([*SPECIAL_TOKENS, '{}', *known]))
+        self.vocab = list(dict.fromkeys([*FIRST_TOKENS, '{}', *known]))
         self.ids = {token: i for i, token in enumerate(self.vocab)}
         rows = [self.encode(' '.join(map(' '.join, row))) for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)

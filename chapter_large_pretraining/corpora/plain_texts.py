@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import gzip
-import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -13,9 +12,10 @@ import sys
 import sysconfig
 import tokenize
 import warnings
+import zlib
 from pathlib import Path
 
-from .storage import DownloadError, cached, data_folder, download
+from .storage import cached, data_folder, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,6 @@ class Corpus:
     valid: list[str]
 
 
-def _digest(*words):
-    return hashlib.sha256(' '.join(words).encode()).hexdigest()
-
-
 FORMAT = 1  # raise it whenever the same sources give another corpus
 PACKAGES = ('numpy', 'matplotlib', 'pandas')
 SKIPPED = (
@@ -40,6 +36,8 @@ SKIPPED = (
 )
 MIN_CHARS = 80
 MIN_LINE = 20
+FEW_FILES = 100  # of so few, one in 16 for validation may be none
+MAX_CHARS = 4000
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -113,7 +111,7 @@ def _split(texts):
     """
     documents = {}
     for text in texts:
-        documents.setdefault(_digest(*text.split()), text)
+        documents.setdefault(digest(*text.split()), text)
     parts, known = {'train': [], 'valid': []}, set()
     in_order = sorted(documents.items(), key=lambda x: (x[0][0] == '0', x[0]))
     for key, text in in_order:
@@ -146,17 +144,45 @@ def documentation(data=None):
     name that stands for all versions involved. Raises RuntimeError if there
     is no text at all.
     """
-    name = f'documentation-{_digest(*_versions())[:12]}.json.gz'
+    name = f'documentation-{digest(*_versions())[:12]}.json.gz'
     parts = cached(data_folder(data) / name, _read_documentation)
     return Corpus('documentation', **parts)
+
+
+def _read_text(path):
+    """The text of a file, gzipped or not; ValueError if it is damaged."""
+    opener = gzip.open if path.suffix == '.gz' else open
+    try:
+        with opener(path, 'rt', encoding='utf-8') as file:
+            return _clean(file.read())
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
+        raise ValueError(f'{path} is not a text in UTF-8: {error}') from error
+
+
+def _cut(text):
+    """A text in documents of at most MAX_CHARS, more than half of that.
+
+    It is cut at the last end of a paragraph, or else of a line or a word.
+    """
+    start = 0
+    while len(text) - start > MAX_CHARS:
+        middle, end = start + MAX_CHARS // 2, start + MAX_CHARS
+        cuts = (text.rfind(mark, middle, end) for mark in ('\n\n', '\n', ' '))
+        cut = next((cut for cut in cuts if cut > 0), end)
+        yield text[start:cut].strip()
+        start = cut
+    yield text[start:].strip()
 
 
 def text_folder(folder):
     """The text files of a folder and of those inside it, one document each.
 
     Reads .txt, .md and .rst files as UTF-8, gzipped ones too; long lines
-    that come again are left out as in `documentation`. Raises ValueError if
-    there is no folder of that name, or no text in it.
+    that come again are left out as in `documentation`. Fewer than FEW_FILES
+    are cut into documents of MAX_CHARS, at paragraphs where that is possible,
+    so that both parts have some of one file. Raises ValueError if there is no
+    folder of that name, a file in it cannot be read, or there are not two
+    documents.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -164,10 +190,14 @@ def text_folder(folder):
     texts = []
     for path in sorted(p for p in folder.rglob('*') if p.is_file()):
         if re.search(r'\.(txt|md|rst)(\.gz)?$', path.name):
-            opener = gzip.open if path.suffix == '.gz' else open
-            with opener(path, 'rt', encoding='utf-8', errors='replace') as f:
-                texts.append(_clean(f.read()))
-    parts = _split(text for text in texts if len(text) >= MIN_CHARS)
+            texts.append(_read_text(path))
+    documents = texts
+    if len(texts) < FEW_FILES:
+        documents = [document for text in texts for document in _cut(text)]
+    parts = _split(text for text in documents if len(text) >= MIN_CHARS)
+    if not all(parts.values()):  # perhaps by chance: one is for validation
+        *train, last = parts['train'] + parts['valid'] or ['']
+        parts = {'train': train, 'valid': [last]}
     if not all(parts.values()):
         raise ValueError(
             f'{folder} has {len(texts)} .txt, .md or .rst files, too few for '
@@ -179,32 +209,4 @@ def text_folder(folder):
 def fingerprint(corpus):
     """Twelve hexadecimal digits that stand for the texts of a corpus."""
     texts = [*corpus.train, *corpus.valid]
-    return _digest(*map(_digest, texts))[:12]
-
-
-# ---- The Time Machine: the novel that d2l trains its first models on ----
-
-TIME_MACHINE_SHA1 = '090b5e7e70c295757f55df93cb0a180b9691891a'
-
-
-def time_machine(data=None, url=None):
-    """The paragraphs of H. G. Wells's novel, the last tenth for validation.
-
-    Downloaded into `data` (default: DATA) from `url` (default: d2l's).
-    Where that fails, a line says so and the documentation corpus is
-    returned instead.
-    """
-    if url is None:
-        from d2l_import import d2l
-
-        url = d2l.DATA_URL + 'timemachine.txt'
-    try:
-        path = download(url, TIME_MACHINE_SHA1, data)
-    except DownloadError as error:
-        print(f'{error}; the documentation corpus is used instead')
-        return documentation(data)
-    text = path.read_text(encoding='utf-8')
-    paragraphs = [part.strip() for part in re.split(r'\n\s*\n', text)]
-    paragraphs = [part for part in paragraphs if part]
-    cut = len(paragraphs) * 9 // 10
-    return Corpus('time machine', paragraphs[:cut], paragraphs[cut:])
+    return digest(*map(digest, texts))[:12]

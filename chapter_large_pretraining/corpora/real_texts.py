@@ -1,16 +1,27 @@
 """Two labelled data sets of d2l: film reviews and pairs of sentences."""
 
 import dataclasses
+import gzip
 import hashlib
 import itertools
 import json
 import re
 import tarfile
 import zipfile
+import zlib
 
-from .storage import DAMAGED, cached, data_folder, download
+from .storage import cached, data_folder, download
 
 FORMAT = 1  # raise it whenever the same archive gives another task
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    KeyError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +74,7 @@ def _task(name, key, classes, read, size, data, url, sha1):
         try:
             for part, text, label in read(archive):
                 parts[part][text] = label
-        except (*DAMAGED, KeyError) as error:  # KeyError: not in the zip
+        except DAMAGED as error:
             raise ValueError(f'{archive} cannot be read: {error}') from error
         for part, labels in parts.items():
             for i in {*range(len(classes))} - {*labels.values()}:

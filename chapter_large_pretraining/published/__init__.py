@@ -3,5 +3,13 @@
 from .families import load_official
 from .figures import MODELS
 from .files import at_hand, load_tokenizer
+from .shapes import SHAPES, published_config
 
-__all__ = ['MODELS', 'at_hand', 'load_official', 'load_tokenizer']
+__all__ = [
+    'MODELS',
+    'SHAPES',
+    'at_hand',
+    'load_official',
+    'load_tokenizer',
+    'published_config',
+]

@@ -11,7 +11,7 @@ from utils import BERT, GPT, T5, Config, causal_mask
 
 from .files import Settings, Weights, official_folder, weight_files
 
-ACTIVATIONS = {
+PUBLISHED_ACTIVATIONS = {  # and what they are called in `Config`
     'relu': 'relu',
     'gelu': 'gelu',
     'gelu_new': 'gelu_tanh',
@@ -32,7 +32,8 @@ class Family:
     file it is made. `renamed` turns other spellings of a tensor's name into
     the usual one, `copies` names what tied weights repeat. `constants` are
     tensors without weights, each with a check of its value. `optional`
-    modules may be missing. `convert` changes the layout of a tensor.
+    modules may be missing. `convert` changes the layout of a tensor, and
+    `restore` gives back that of the file.
     """
 
     model: type
@@ -44,6 +45,7 @@ class Family:
     constants: dict
     optional: tuple = ()
     convert: Callable = keep
+    restore: Callable = keep
 
     def canonical(self, name, config):
         """The usual name of a tensor of the file."""
@@ -66,10 +68,14 @@ class Family:
 
 
 def bert_config(settings):
+    """What a BERT says, unless it asks for what ours cannot do."""
     settings.require(
-        position_embedding_type='absolute', tie_word_embeddings=True,
-        is_decoder=False, is_encoder_decoder=False, add_cross_attention=False,
-    )  # fmt: skip
+        position_embedding_type='absolute',
+        tie_word_embeddings=True,
+        is_decoder=False,
+        is_encoder_decoder=False,
+        add_cross_attention=False,
+    )
     return Config(
         vocab_size=settings.size('vocab_size'),
         num_hiddens=settings.size('hidden_size'),
@@ -78,18 +84,20 @@ def bert_config(settings):
         max_len=settings.size('max_position_embeddings'),
         ffn_num_hiddens=settings.size('intermediate_size'),
         num_segments=settings.size('type_vocab_size'),
-        dropout=settings.number(
-            0.1, 'hidden_dropout_prob', 'attention_probs_dropout_prob'
+        dropout=settings.dropout(
+            'hidden_dropout_prob', 'attention_probs_dropout_prob'
         ),
-        norm_eps=settings.number(1e-12, 'layer_norm_eps'),
-        activation=settings.choose('hidden_act', ACTIVATIONS, 'gelu'),
+        norm_eps=settings.number('layer_norm_eps', 1e-12),
+        activation=settings.choose(
+            'hidden_act', PUBLISHED_ACTIVATIONS, 'gelu'
+        ),
         pre_norm=False,
         scaled_init=False,
     )
 
 
 def roberta_config(settings):
-    # positions count from the id of <pad> on, which is 1: two rows are free
+    """BERT's, less two positions: they count from behind the id of <pad>."""
     settings.require(pad_token_id=1, hidden_act='gelu')
     config = bert_config(settings)
     if config.max_len <= 2:
@@ -98,10 +106,13 @@ def roberta_config(settings):
 
 
 def gpt2_config(settings):
+    """What a GPT-2 says, unless its layers scale attention differently."""
     settings.require(
-        scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False,
-        is_encoder_decoder=False, add_cross_attention=False,
-    )  # fmt: skip
+        scale_attn_by_inverse_layer_idx=False,
+        reorder_and_upcast_attn=False,
+        is_encoder_decoder=False,
+        add_cross_attention=False,
+    )
     num_hiddens = settings.size('n_embd')
     return Config(
         vocab_size=settings.size('vocab_size'),
@@ -110,12 +121,10 @@ def gpt2_config(settings):
         num_blks=settings.size('n_layer'),
         max_len=settings.size('n_positions'),
         ffn_num_hiddens=settings.size('n_inner', 4 * num_hiddens),
-        dropout=settings.number(
-            0.1, 'resid_pdrop', 'embd_pdrop', 'attn_pdrop'
-        ),
-        norm_eps=settings.number(1e-5, 'layer_norm_epsilon'),
+        dropout=settings.dropout('resid_pdrop', 'embd_pdrop', 'attn_pdrop'),
+        norm_eps=settings.number('layer_norm_epsilon', 1e-5),
         activation=settings.choose(
-            'activation_function', ACTIVATIONS, 'gelu_new'
+            'activation_function', PUBLISHED_ACTIVATIONS, 'gelu_new'
         ),
         scale=None if settings.flag('scale_attn_weights', True) else 1.0,
         tie_weights=settings.flag('tie_word_embeddings', True),
@@ -123,19 +132,24 @@ def gpt2_config(settings):
 
 
 def t5_config(settings):
+    """What a T5 says, of the first version or of 1.1.
+
+    Version 1.1 neither ties the output layer nor scales its input, which
+    newer files say as `scale_decoder_outputs`; see also `fit`.
+    """
     num_blks = settings.size('num_layers')
     settings.require(
-        num_decoder_layers=num_blks, is_encoder_decoder=True,
-        is_decoder=False, tie_encoder_decoder=False, decoder_start_token_id=0,
-    )  # fmt: skip
-    kinds = {'relu': ('relu', 'relu', False),
-             'gated-gelu': ('gated_gelu', 'gelu_new', True)}  # fmt: skip
-    activation, function, gated = settings.choose(
-        'feed_forward_proj', kinds, 'relu'
+        num_decoder_layers=num_blks,
+        is_encoder_decoder=True,
+        is_decoder=False,
+        tie_encoder_decoder=False,
+        decoder_start_token_id=0,
     )
+    kinds = {'relu': 'relu', 'gated-gelu': 'gated_gelu'}
+    activation = settings.choose('feed_forward_proj', kinds, 'relu')
+    gated = activation == 'gated_gelu'
+    function = 'gelu_new' if gated else 'relu'
     settings.require(dense_act_fn=function, is_gated_act=gated)
-    # version 1.1 neither ties the output layer nor scales its input; newer
-    # files say so by another name
     tied = settings.flag('tie_word_embeddings', True)
     return Config(
         vocab_size=settings.size('vocab_size'),
@@ -147,8 +161,8 @@ def t5_config(settings):
         ffn_num_hiddens=settings.size('d_ff'),
         num_buckets=settings.size('relative_attention_num_buckets', 32),
         max_distance=settings.size('relative_attention_max_distance', 128),
-        dropout=settings.number(0.1, 'dropout_rate'),
-        norm_eps=settings.number(1e-6, 'layer_norm_epsilon'),
+        dropout=settings.dropout('dropout_rate'),
+        norm_eps=settings.number('layer_norm_epsilon', 1e-6),
         activation=activation,
         tie_weights=settings.flag('scale_decoder_outputs', tied),
         rms_norm=True,
@@ -163,7 +177,7 @@ def count_up(W):
 
 
 def causal(W):
-    return W.dim() == 4 and (W[0, 0] != 0).equal(causal_mask(W.shape[-1]))
+    return W.equal(causal_mask(W.shape[-1])[None, None].to(W.dtype))
 
 
 def next_is_one(name, W):
@@ -175,13 +189,23 @@ def without_padding_positions(name, W):
     return W[2:] if name == 'pos_embedding.weight' else W
 
 
+def with_padding_positions(name, W):
+    """As in the file, except for the values of the rows that are added."""
+    if name != 'pos_embedding.weight':
+        return W
+    return torch.cat((W.new_zeros(2, W.shape[1]), W))
+
+
 def transpose_products(name, W):
-    is_product = name.startswith('blks') and W.dim() == 2
-    return W.T if is_product else W
+    """GPT-2 keeps the matrices of its blocks transposed."""
+    return W.T if name.startswith('blks') and W.dim() == 2 else W
 
 
 def encoder_parts(base):
-    """Modules that BERT and RoBERTa have in common."""
+    """Modules that BERT and RoBERTa, called `base` in the file, share.
+
+    The norm that follows a layer is part of its output there.
+    """
     embeddings, layer = f'{base}.embeddings.', f'{base}.encoder.layer.{{}}.'
     attend = f'{layer}attention.self.'
     return {
@@ -189,19 +213,20 @@ def encoder_parts(base):
         'pos_embedding': f'{embeddings}position_embeddings',
         'segment_embedding': f'{embeddings}token_type_embeddings',
         'embedding_norm': f'{embeddings}LayerNorm',
-        'blks.{}.attention.W_qkv': (
+        'blks.{}.attention.layer.W_qkv': (
             f'{attend}query {attend}key {attend}value'
         ),
-        'blks.{}.attention.W_o': f'{layer}attention.output.dense',
-        'blks.{}.norm1': f'{layer}attention.output.LayerNorm',
-        'blks.{}.ffn.0': f'{layer}intermediate.dense',
-        'blks.{}.ffn.2': f'{layer}output.dense',
-        'blks.{}.norm2': f'{layer}output.LayerNorm',
+        'blks.{}.attention.layer.W_o': f'{layer}attention.output.dense',
+        'blks.{}.attention.norm': f'{layer}attention.output.LayerNorm',
+        'blks.{}.ffn.layer.0': f'{layer}intermediate.dense',
+        'blks.{}.ffn.layer.2': f'{layer}output.dense',
+        'blks.{}.ffn.norm': f'{layer}output.LayerNorm',
         'pooler.0': f'{base}.pooler.dense',
     }
 
 
 def bert_parts(config):
+    """An encoder with two heads, for hidden tokens and for pairs."""
     return {
         **encoder_parts('bert'),
         'mlm.transform.0': 'cls.predictions.transform.dense',
@@ -212,6 +237,7 @@ def bert_parts(config):
 
 
 def roberta_parts(config):
+    """An encoder with a head for hidden tokens, and no other."""
     return {
         **encoder_parts('roberta'),
         'mlm.transform.0': 'lm_head.dense',
@@ -221,46 +247,57 @@ def roberta_parts(config):
 
 
 def gpt2_parts(config):
+    """Queries, keys and values are one module; see `transpose_products`."""
     return {
         'token_embedding': 'wte',
         'pos_embedding': 'wpe',
-        'blks.{}.norm1': 'h.{}.ln_1',
-        'blks.{}.attention.W_qkv': 'h.{}.attn.c_attn',
-        'blks.{}.attention.W_o': 'h.{}.attn.c_proj',
-        'blks.{}.norm2': 'h.{}.ln_2',
-        'blks.{}.ffn.0': 'h.{}.mlp.c_fc',
-        'blks.{}.ffn.2': 'h.{}.mlp.c_proj',
+        'blks.{}.attention.norm': 'h.{}.ln_1',
+        'blks.{}.attention.layer.W_qkv': 'h.{}.attn.c_attn',
+        'blks.{}.attention.layer.W_o': 'h.{}.attn.c_proj',
+        'blks.{}.ffn.norm': 'h.{}.ln_2',
+        'blks.{}.ffn.layer.0': 'h.{}.mlp.c_fc',
+        'blks.{}.ffn.layer.2': 'h.{}.mlp.c_proj',
         'norm': 'ln_f',
         'head': 'lm_head',
     }
 
 
+def t5_attention(ours, theirs, kind):
+    """An attention layer with its norm, which has no name in the file."""
+    return {
+        f'{ours}.norm': f'{theirs}.layer_norm',
+        f'{ours}.layer.W_qkv': ' '.join(
+            f'{theirs}.{kind}.{part}' for part in 'qkv'
+        ),
+        f'{ours}.layer.W_o': f'{theirs}.{kind}.o',
+    }
+
+
 def t5_parts(config):
+    """Layers are numbered: in the decoder, cross-attention is number 1.
+
+    The relative bias of a stack stands in its first block.
+    """
     parts = {'token_embedding': 'shared', 'head': 'lm_head'}
-    gated = config.activation == 'gated_gelu'
     for stack, last in (('encoder', 1), ('decoder', 2)):
-        ours, theirs = f'{stack}.blks.{{}}.', f'{stack}.block.{{}}.layer.'
-        attend = f'{theirs}0.SelfAttention.'
-        ffn = f'{theirs}{last}.DenseReluDense.'
-        parts |= {
-            f'{ours}norm1': f'{theirs}0.layer_norm',
-            f'{ours}attention.W_qkv': f'{attend}q {attend}k {attend}v',
-            f'{ours}attention.W_o': f'{attend}o',
-            f'{ours}norm2': f'{theirs}{last}.layer_norm',
-            f'{ours}ffn.0': f'{ffn}wi_0 {ffn}wi_1' if gated else f'{ffn}wi',
-            f'{ours}ffn.2': f'{ffn}wo',
-            f'{stack}.relative_bias.table': (
-                f'{attend}relative_attention_bias'.replace('{}', '0')
-            ),
+        ours, theirs = f'{stack}.blks.{{}}', f'{stack}.block.{{}}.layer'
+        own = f'{ours}.attention', f'{theirs}.0', 'SelfAttention'
+        first = f'{stack}.block.0.layer.0.SelfAttention'
+        ffn = f'{theirs}.{last}.DenseReluDense'
+        gated = config.activation == 'gated_gelu'
+        wide = f'{ffn}.wi_0 {ffn}.wi_1' if gated else f'{ffn}.wi'
+        parts |= t5_attention(*own) | {
+            f'{ours}.ffn.norm': f'{theirs}.{last}.layer_norm',
+            f'{ours}.ffn.layer.0': wide,
+            f'{ours}.ffn.layer.2': f'{ffn}.wo',
+            f'{stack}.relative_bias.table': f'{first}.relative_attention_bias',
             f'{stack}.norm': f'{stack}.final_layer_norm',
         }
-    across = 'decoder.block.{}.layer.1.EncDecAttention.'
-    return parts | {
-        'decoder.blks.{}.norm3': 'decoder.block.{}.layer.1.layer_norm',
-        'decoder.blks.{}.across.W_q': f'{across}q',
-        'decoder.blks.{}.across.W_kv': f'{across}k {across}v',
-        'decoder.blks.{}.across.W_o': f'{across}o',
-    }
+    return parts | t5_attention(
+        'decoder.blks.{}.cross_attention',
+        'decoder.block.{}.layer.1',
+        'EncDecAttention',
+    )
 
 
 OLD_NORMS = {r'\.gamma$': '.weight', r'\.beta$': '.bias'}
@@ -275,8 +312,9 @@ FAMILIES = {
             r'^cls\.predictions\.bias$': 'cls.predictions.decoder.bias',
         },
         copies={
-            'cls.predictions.decoder.weight':
-            'bert.embeddings.word_embeddings.weight',
+            'cls.predictions.decoder.weight': (
+                'bert.embeddings.word_embeddings.weight'
+            ),
         },
         constants={r'bert\.embeddings\.position_ids': count_up},
         optional=('pooler', 'nsp'),
@@ -289,12 +327,14 @@ FAMILIES = {
         parts=roberta_parts,
         renamed={r'^lm_head\.bias$': 'lm_head.decoder.bias'},
         copies={
-            'lm_head.decoder.weight':
-            'roberta.embeddings.word_embeddings.weight',
+            'lm_head.decoder.weight': (
+                'roberta.embeddings.word_embeddings.weight'
+            ),
         },
         constants={r'roberta\.embeddings\.position_ids': count_up},
         optional=('pooler', 'nsp'),
         convert=without_padding_positions,
+        restore=with_padding_positions,
     ),
     'gpt2': Family(
         model=GPT,
@@ -305,9 +345,12 @@ FAMILIES = {
         copies={'lm_head.weight': 'wte.weight'},
         constants={
             r'h\.\d+\.attn\.bias': causal,
-            r'h\.\d+\.attn\.masked_bias': lambda W: W.eq(-1e4).all(),
+            r'h\.\d+\.attn\.masked_bias': (
+                lambda W: W.numel() == 1 and W.eq(-1e4).all()
+            ),
         },
         convert=transpose_products,
+        restore=transpose_products,
     ),
     't5': Family(
         model=T5,
@@ -322,7 +365,7 @@ FAMILIES = {
             r'\.relative_attention_bias\.weight': lambda W: True,
         },
     ),
-}  # fmt: skip
+}
 
 
 # ---- Loading ----
@@ -373,13 +416,17 @@ def fit(names, family, model):
     """For each parameter of `model`, the tensors of the file that make it.
 
     Each tensor stands in a tuple with its copies. Optional modules without
-    tensors become `Absent`. Raises ValueError with both lists unless every
-    tensor of the file and every parameter of the model has its counterpart.
+    tensors become `Absent`. An output layer that a T5 lacks is tied, and not
+    scaled unless the settings say so. Raises ValueError with both lists
+    unless every tensor of the file and every parameter of the model has its
+    counterpart.
     """
     found = {}
     for name in names:
         usual = family.canonical(name, model.config)
         found[usual] = (*found.get(usual, ()), name)
+    if family.model is T5 and 'lm_head.weight' not in found:
+        model.head.weight = model.token_embedding.weight
     sources = family.sources(model)
     for part in family.optional:
         parameters = [x for x in sources if x.startswith(f'{part}.')]
@@ -400,25 +447,35 @@ def fit(names, family, model):
 
 
 def read_tensor(weights, copies):
-    """One tensor in float32; ValueError if its copies are not equal."""
+    """One tensor in float32; ValueError if it or its copies are not right."""
     tensor, *others = (weights[name] for name in copies)
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f'{copies[0]} is {tensor.dtype}, not floating point')
+        raise ValueError(
+            f'{copies[0]} is {tensor.dtype}, not torch.float32, torch.float16 '
+            'or torch.bfloat16'
+        )
+    if not tensor.isfinite().all():
+        raise ValueError(f'{copies[0]} holds nan or infinite values')
     if any(not torch.equal(tensor, other) for other in others):
         raise ValueError(f'{" and ".join(copies)} are tied, but not equal')
     return tensor.float()
 
 
-def new_value(name, tensors, shape, convert):
+def new_value(name, tensors, shape, family):
     """A parameter made of tensors of the file, or ValueError for its shape."""
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if len({*shapes}) == 1 and shapes[0]:
-        W = convert(name, torch.cat(tensors))  # a copy: the file may close
+        W = family.convert(
+            name, torch.cat(tensors)
+        )  # a copy: the file may close
         if W.shape == shape:
             return nn.Parameter(W.contiguous())
+    whole = family.restore(name, torch.empty(shape, device='meta')).shape
+    needed = whole[0] // len(tensors), *whole[1:]
+    layout = ', transposed' if whole == shape[::-1] != shape else ''
     raise ValueError(
-        f'{name} of shape {tuple(shape)} cannot be made of tensors of shape '
-        f'{shapes}'
+        f'{name} of shape {tuple(shape)} is made of {len(tensors)} of shape '
+        f'{needed} in the file{layout}, not of {shapes}'
     )
 
 
@@ -443,7 +500,7 @@ def load_official(name_or_path, revision=None, download=True):
         values = {}
         for name, p in model.named_parameters():
             tensors = [read_tensor(weights, c) for c in sources[name]]
-            values[p] = new_value(name, tensors, p.shape, family.convert)
+            values[p] = new_value(name, tensors, p.shape, family)
     except ValueError as error:
         raise ValueError(f'{folder}: {error}') from error
     state = model.state_dict(keep_vars=True)  # tied weights: twice the same

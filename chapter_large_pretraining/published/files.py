@@ -23,36 +23,44 @@ from tokenizers import (
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 FILES = [
-    'config.json', WEIGHTS, INDEX, 'model-*-of-*.safetensors',
-    'tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json',
+    'config.json',
+    WEIGHTS,
+    INDEX,
+    'model-*-of-*.safetensors',
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'vocab.txt',
+    'vocab.json',
     'merges.txt',
-]  # fmt: skip
+]
 SPECIAL = r'\[(PAD|UNK|CLS|SEP|MASK)\]|</?(s|pad|unk|mask)>|<\|endoftext\|>'
 HUB_NAME = re.compile(r'[\w-][\w.-]*(/[\w-][\w.-]*)?')
 
 # What a config.json may say without changing the scores that come out
-IRRELEVANT = (
-    'architectures attn_implementation bos_token_id chunk_size_feed_forward '
-    'classifier_dropout decoder_start_token_id directionality dtype '
-    'eos_token_id finetuning_task gradient_checkpointing id2label '
-    'initializer_factor initializer_range label2id model_type n_ctx '
-    'num_labels output_attentions output_hidden_states output_past '
-    'pad_token_id pooler_fc_size pooler_num_attention_heads '
-    'pooler_num_fc_layers pooler_size_per_head pooler_type prefix '
-    'problem_type return_dict sep_token_id summary_activation '
-    'summary_first_dropout summary_proj_to_labels summary_type '
-    'summary_use_proj task_specific_params tf_legacy_loss tokenizer_class '
-    'torch_dtype torchscript transformers_version use_bfloat16 use_cache '
-    # how to generate, in older files
-    'bad_words_ids begin_suppress_tokens diversity_penalty do_sample '
-    'early_stopping encoder_no_repeat_ngram_size '
-    'exponential_decay_length_penalty forced_bos_token_id '
-    'forced_eos_token_id length_penalty max_length min_length '
-    'no_repeat_ngram_size num_beam_groups num_beams num_return_sequences '
-    'output_scores remove_invalid_values repetition_penalty '
-    'return_dict_in_generate suppress_tokens temperature top_k top_p '
-    'typical_p'
-)
+HARMLESS = """
+    architectures attn_implementation bos_token_id chunk_size_feed_forward
+    classifier_dropout decoder_start_token_id directionality dtype
+    eos_token_id finetuning_task gradient_checkpointing id2label
+    initializer_factor initializer_range label2id model_type n_ctx
+    num_labels output_attentions output_hidden_states output_past
+    pad_token_id pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head pooler_type prefix
+    problem_type return_dict sep_token_id summary_activation
+    summary_first_dropout summary_proj_to_labels summary_type
+    summary_use_proj task_specific_params tf_legacy_loss tokenizer_class
+    torch_dtype torchscript transformers_version use_bfloat16 use_cache
+"""
+GENERATION = """
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample
+    early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty forced_bos_token_id
+    forced_eos_token_id length_penalty max_length min_length
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+    output_scores remove_invalid_values repetition_penalty
+    return_dict_in_generate suppress_tokens temperature top_k top_p
+    typical_p
+"""  # in older files, how to generate
+IRRELEVANT = {*HARMLESS.split(), *GENERATION.split()}
 
 
 # ---- Folders and files ----
@@ -81,21 +89,21 @@ def official_folder(name_or_path, revision=None, download=True):
             'hub, install huggingface_hub (pip install huggingface_hub)'
         ) from None
     try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=FILES,
-                local_files_only=not download,
-            )
-        )  # fmt: skip
+        found = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=FILES,
+            local_files_only=not download,
+        )
     except Exception as error:  # of several libraries, without common base
         if not download:
             raise FileNotFoundError(
-                f'{name!r} is neither a folder here nor in the cache of the '
-                'hub'
+                f"{name!r} is neither a folder here nor in the hub's cache"
             ) from error
         raise OSError(
             f'{name!r} is no folder here and was not downloaded: {error}'
         ) from error
+    return Path(found)
 
 
 def weight_files(folder):
@@ -182,14 +190,16 @@ class Settings:
         self.path = path
         self.values = read_json(path)
 
-    def __contains__(self, key):
-        return self.values.get(key) is not None
-
     def take(self, key, default=None):
+        """The value of `key`, which `finish` then no longer complains of.
+
+        Null stands for the default, as it does where these files come from.
+        """
         value = self.values.pop(key, None)
-        if value is None and default is None:
+        value = default if value is None else value
+        if value is None:
             raise ValueError(f'{self.path} does not say {key}')
-        return default if value is None else value
+        return value
 
     def size(self, key, default=None):
         """A whole number of at least 1."""
@@ -200,17 +210,21 @@ class Settings:
             )
         return value
 
-    def number(self, default, *keys):
-        """A number at least 0 that all of the keys have in common."""
-        values = {key: self.take(key, default) for key in keys}
-        for key, value in values.items():
-            if type(value) not in (int, float) or not 0 <= value < 1:
-                raise ValueError(
-                    f'{self.path}: {key} is {value!r}, not a number in [0, 1)'
-                )
+    def number(self, key, default):
+        """A number in [0, 1), as a dropout or the epsilon of a norm is."""
+        value = self.take(key, default)
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise ValueError(
+                f'{self.path}: {key} is {value!r}, not a number in [0, 1)'
+            )
+        return float(value)
+
+    def dropout(self, *keys):
+        """What the keys, 0.1 by default, agree on: our models have one."""
+        values = {key: self.number(key, 0.1) for key in keys}
         if len(set(values.values())) > 1:
             raise ValueError(f'{self.path}: {values} should be equal')
-        return float(value)
+        return values[keys[0]]
 
     def choose(self, key, choices, default):
         """What `choices` has for the value of `key`."""
@@ -224,6 +238,7 @@ class Settings:
         )
 
     def flag(self, key, default):
+        """True or False; 1 and 0 are something else."""
         return self.choose(key, {True: True, False: False}, default)
 
     def require(self, **expected):
@@ -238,7 +253,7 @@ class Settings:
             key: value
             for key, value in self.values.items()
             if value not in (None, {}, [])
-            and key not in IRRELEVANT.split()
+            and key not in IRRELEVANT
             and not key.startswith('_')
         }
         if left:

@@ -1,4 +1,4 @@
-"""Recorded studies, each with the command that repeats it."""
+"""Studies, one file each, and the runs that they recorded."""
 
 import sys
 from pathlib import Path

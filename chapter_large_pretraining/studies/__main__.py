@@ -1,8 +1,8 @@
-"""The scaling study as a command: python -m studies runs.csv"""
+"""The studies as a command: python -m studies NAME runs.csv"""
 
 import sys
 
-from .scaling import main
+from .runner import main
 
 if __name__ == '__main__':
     sys.exit(main())

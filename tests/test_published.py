@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,24 +39,37 @@ from tokenizers import (
 import figures
 import published
 import utils
+from published import SHAPES, published_config
 from published.families import load_official, read_config
 from published.files import official_folder
 
 transformers.utils.logging.disable_progress_bar()
+CHAPTER = Path(__file__).parents[1] / 'chapter_large_pretraining'
 VOCAB = 67
 BERT = {
-    'vocab_size': VOCAB, 'hidden_size': 32, 'num_hidden_layers': 3,
-    'num_attention_heads': 4, 'intermediate_size': 48,
+    'vocab_size': VOCAB,
+    'hidden_size': 32,
+    'num_hidden_layers': 3,
+    'num_attention_heads': 4,
+    'intermediate_size': 48,
     'max_position_embeddings': 40,
-}  # fmt: skip
+}
 GPT2 = {
-    'vocab_size': VOCAB, 'n_embd': 32, 'n_layer': 3, 'n_head': 4,
+    'vocab_size': VOCAB,
+    'n_embd': 32,
+    'n_layer': 3,
+    'n_head': 4,
     'n_positions': 40,
-}  # fmt: skip
+}
 T5 = {
-    'vocab_size': VOCAB, 'd_model': 32, 'd_kv': 6, 'd_ff': 48,
-    'num_layers': 3, 'num_heads': 4, 'decoder_start_token_id': 0,
-}  # fmt: skip
+    'vocab_size': VOCAB,
+    'd_model': 32,
+    'd_kv': 6,
+    'd_ff': 48,
+    'num_layers': 3,
+    'num_heads': 4,
+    'decoder_start_token_id': 0,
+}
 ORACLES = {
     'bert': (transformers.BertForMaskedLM, transformers.BertConfig, BERT),
     'bert, both heads': (
@@ -65,8 +80,12 @@ ORACLES = {
     'bert, other settings': (
         transformers.BertForMaskedLM,
         transformers.BertConfig,
-        {**BERT, 'hidden_act': 'gelu_new', 'layer_norm_eps': 1e-3,
-         'type_vocab_size': 3},
+        {
+            **BERT,
+            'hidden_act': 'gelu_new',
+            'layer_norm_eps': 1e-3,
+            'type_vocab_size': 3,
+        },
     ),
     'roberta': (
         transformers.RobertaForMaskedLM,
@@ -77,20 +96,31 @@ ORACLES = {
     'gpt2, other settings': (
         transformers.GPT2LMHeadModel,
         transformers.GPT2Config,
-        {**GPT2, 'n_inner': 48, 'activation_function': 'relu',
-         'layer_norm_epsilon': 1e-2, 'tie_word_embeddings': False,
-         'scale_attn_weights': False},
+        {
+            **GPT2,
+            'n_inner': 48,
+            'activation_function': 'relu',
+            'layer_norm_epsilon': 1e-2,
+            'tie_word_embeddings': False,
+            'scale_attn_weights': False,
+        },
     ),
     't5': (transformers.T5ForConditionalGeneration, transformers.T5Config, T5),
     't5 v1.1': (
         transformers.T5ForConditionalGeneration,
         transformers.T5Config,
-        {**T5, 'feed_forward_proj': 'gated-gelu',
-         'tie_word_embeddings': False, 'layer_norm_epsilon': 1e-2,
-         'relative_attention_num_buckets': 12,
-         'relative_attention_max_distance': 20},
+        {
+            **T5,
+            'feed_forward_proj': 'gated-gelu',
+            'tie_word_embeddings': False,
+            'layer_norm_epsilon': 1e-2,
+            'relative_attention_num_buckets': 12,
+            'relative_attention_max_distance': 20,
+        },
     ),
-}  # fmt: skip
+}
+# as transformers makes it from the settings of version 1.1
+ORACLES['t5 v1.1, tied'] = ORACLES['t5 v1.1']
 ENCODERS = [name for name in ORACLES if 'bert' in name]
 DECODERS = [name for name in ORACLES if 'gpt2' in name]
 BOTH = [name for name in ORACLES if 't5' in name]
@@ -194,9 +224,12 @@ def test_every_layer_of_an_encoder(pairs, name):
         pair.ours, pair.ours.blks, lambda: pair.ours(X, kinds, valid_lens)
     )
     theirs = pair.theirs(
-        X, attention_mask=real, token_type_ids=kinds,
-        output_hidden_states=True, output_attentions=True,
-    )  # fmt: skip
+        X,
+        attention_mask=real,
+        token_type_ids=kinds,
+        output_hidden_states=True,
+        output_attentions=True,
+    )
     assert len(states) == len(theirs.hidden_states) == 4
     for H, other in zip(states, theirs.hidden_states, strict=True):
         close(H[real], other[real])
@@ -326,9 +359,12 @@ def test_every_layer_of_encoder_and_decoder(pairs, name):
     X, _, valid_lens, real = padded(150)  # beyond the largest distance
     Y = ids(4, 9, seed=3)
     theirs = pair.theirs(
-        X, attention_mask=real.long(), decoder_input_ids=Y,
-        output_hidden_states=True, output_attentions=True,
-    )  # fmt: skip
+        X,
+        attention_mask=real.long(),
+        decoder_input_ids=Y,
+        output_hidden_states=True,
+        output_attentions=True,
+    )
     ours = pair.ours
     states, maps = trace(
         ours, ours.encoder.blks, lambda: ours.encode(X, valid_lens)
@@ -368,12 +404,15 @@ def test_encoder_decoder_with_a_cache(pairs, name):
     for end in (4, 5, 6, 149, 150):
         chunk = Y[:, start:end]
         theirs = pair.theirs(
-            X, attention_mask=real.long(), decoder_input_ids=chunk,
-            encoder_outputs=encoded, past_key_values=past, use_cache=True,
-        )  # fmt: skip
-        encoded, past = (theirs.encoder_last_hidden_state,), (
-            theirs.past_key_values
-        )  # fmt: skip
+            X,
+            attention_mask=real.long(),
+            decoder_input_ids=chunk,
+            encoder_outputs=encoded,
+            past_key_values=past,
+            use_cache=True,
+        )
+        encoded = (theirs.encoder_last_hidden_state,)
+        past = theirs.past_key_values
         ours = pair.ours.decode(chunk, memory, valid_lens, caches)
         close(ours, theirs.logits)
         close(ours, whole[:, start:end])
@@ -385,10 +424,13 @@ def test_greedy_answers(pairs, name):
     pair = pairs(name)
     X, _, valid_lens, real = padded(11)
     options = {
-        'max_new_tokens': 25, 'do_sample': False, 'pad_token_id': 2,
-        'eos_token_id': None, 'decoder_start_token_id': 0,
+        'max_new_tokens': 25,
+        'do_sample': False,
+        'pad_token_id': 2,
+        'eos_token_id': None,
+        'decoder_start_token_id': 0,
         'attention_mask': real.long(),
-    }  # fmt: skip
+    }
     theirs = pair.theirs.generate(X, **options)[:, 1:]
     for use_cache in (True, False):
         ours = utils.answer(
@@ -410,28 +452,47 @@ def test_greedy_answers(pairs, name):
 
 @settings(deadline=None, max_examples=12, derandomize=True)
 @given(
-    num_heads=st.integers(1, 5), head_width=st.integers(4, 9),
-    num_blks=st.integers(1, 3), wide=st.integers(1, 30),
-    num_buckets=st.sampled_from([4, 8, 14, 32]), gated=st.booleans(),
-    length=st.integers(1, 60), num_targets=st.integers(1, 60),
-)  # fmt: skip
+    num_heads=st.integers(1, 5),
+    head_width=st.integers(4, 9),
+    num_blks=st.integers(1, 3),
+    wide=st.integers(1, 30),
+    num_buckets=st.sampled_from([4, 8, 14, 32]),
+    gated=st.booleans(),
+    length=st.integers(1, 60),
+    num_targets=st.integers(1, 60),
+)
 def test_scores_at_any_size(
-    tmp_path_factory, num_heads, head_width, num_blks, wide, num_buckets,
-    gated, length, num_targets,
-):  # fmt: skip
+    tmp_path_factory,
+    num_heads,
+    head_width,
+    num_blks,
+    wide,
+    num_buckets,
+    gated,
+    length,
+    num_targets,
+):
     sizes = {
-        **T5, 'num_heads': num_heads, 'd_kv': head_width, 'd_ff': wide,
-        'num_layers': num_blks, 'relative_attention_max_distance': 30,
+        **T5,
+        'num_heads': num_heads,
+        'd_kv': head_width,
+        'd_ff': wide,
+        'num_layers': num_blks,
+        'relative_attention_max_distance': 30,
         'relative_attention_num_buckets': num_buckets,
-    }  # fmt: skip
+    }
     name = 't5 v1.1' if gated else 't5'
     sizes = {**ORACLES[name][2], **sizes}
     pair = Pair(name, tmp_path_factory.mktemp('any'), sizes)
     close(*both_scores(pair, length, num_targets=num_targets))
     sizes = {
-        **GPT2, 'n_head': num_heads, 'n_embd': num_heads * head_width,
-        'n_layer': num_blks, 'n_inner': wide, 'n_positions': length,
-    }  # fmt: skip
+        **GPT2,
+        'n_head': num_heads,
+        'n_embd': num_heads * head_width,
+        'n_layer': num_blks,
+        'n_inner': wide,
+        'n_positions': length,
+    }
     pair = Pair('gpt2', tmp_path_factory.mktemp('any'), sizes)
     close(*decoder_scores(pair, length))
 
@@ -523,32 +584,31 @@ def broken(pair, change):
     return copy
 
 
-def blocks(model):
-    return [m for m in model.modules() if isinstance(m, utils.Block)]
+def parts(model, kind):
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def wrong_scale(model):
-    for blk in blocks(model):
-        blk.attention.config = dataclasses.replace(model.config, scale=0.2)
+    for layer in parts(model, utils.MultiHeadAttention):
+        layer.config = dataclasses.replace(model.config, scale=0.2)
 
 
 def wrong_norm(model):
-    for blk in blocks(model):
-        blk.pre_norm = not blk.pre_norm
+    for residual in parts(model, utils.Residual):
+        residual.pre_norm ^= True
 
 
 def wrong_activation(model):
-    for blk in blocks(model):
+    for ffn in parts(model, utils.FeedForward):
         silu = torch.nn.SiLU()
         if model.config.activation == 'gated_gelu':
             silu = torch.nn.Sequential(torch.nn.GLU(), silu)
-        blk.ffn[1] = silu
+        ffn[1] = silu
 
 
 def wrong_epsilon(model):
-    for module in model.modules():
-        if isinstance(module, (torch.nn.LayerNorm, torch.nn.RMSNorm)):
-            module.eps = 1e-1
+    for norm in parts(model, torch.nn.LayerNorm | torch.nn.RMSNorm):
+        norm.eps = 1e-1
 
 
 def wrong_positions(model):
@@ -561,9 +621,13 @@ def wrong_distances(model):
         stack.relative_bias.bidirectional ^= True
 
 
+def values_for_keys(attention):
+    Q, K, V = attention.layer.W_qkv.weight.clone().chunk(3)
+    attention.layer.W_qkv.weight.copy_(torch.cat((Q, V, K)))
+
+
 def wrong_memory(model):
-    W = model.decoder.blks[1].across.W_kv.weight
-    W.copy_(torch.cat(W.chunk(2)[::-1]))
+    values_for_keys(model.decoder.blks[1].cross_attention)
 
 
 def wrong_output_scale(model):
@@ -572,12 +636,17 @@ def wrong_output_scale(model):
 
 
 def wrong_order(model):
-    W = blocks(model)[0].attention.W_qkv.weight
-    W.copy_(torch.cat(W.chunk(3)[::-1]))
+    values_for_keys(parts(model, utils.Block)[0].attention)
+
+
+def wrong_queries(model):
+    W = parts(model, utils.Block)[0].attention.layer.W_qkv.weight
+    _, K, V = W.clone().chunk(3)
+    W.copy_(torch.cat((V, K, V)))
 
 
 def wrong_layout(model):
-    W = blocks(model)[0].attention.W_o.weight
+    W = parts(model, utils.Block)[0].attention.layer.W_o.weight
     W.copy_(W.clone().view(W.T.shape).T)
 
 
@@ -587,9 +656,15 @@ def untied(model):
 
 
 WRONG = [
-    wrong_scale, wrong_norm, wrong_activation, wrong_epsilon, wrong_order,
-    wrong_layout, untied,
-]  # fmt: skip
+    wrong_scale,
+    wrong_norm,
+    wrong_activation,
+    wrong_epsilon,
+    wrong_order,
+    wrong_queries,
+    wrong_layout,
+    untied,
+]
 ABSOLUTE = [*WRONG, wrong_positions]
 RELATIVE = [*WRONG, wrong_distances, wrong_memory, wrong_output_scale]
 
@@ -658,9 +733,11 @@ def old_bert(tensors, config):
     old['cls.predictions.decoder.bias'] = old['cls.predictions.bias'].clone()
     old['bert.embeddings.position_ids'] = torch.arange(40)[None]
     config.update(
-        gradient_checkpointing=False, position_embedding_type='absolute',
-        directionality='bidi', pooler_type='first_token_transform',
-    )  # fmt: skip
+        gradient_checkpointing=False,
+        position_embedding_type='absolute',
+        directionality='bidi',
+        pooler_type='first_token_transform',
+    )
     return old
 
 
@@ -678,9 +755,12 @@ def old_gpt2(tensors, config):
         old[f'h.{i}.attn.masked_bias'] = torch.tensor(-1e4)
     old['lm_head.weight'] = old['wte.weight'].clone()
     config.update(
-        n_ctx=40, output_past=True, n_inner=None, summary_type='cls_index',
+        n_ctx=40,
+        output_past=True,
+        n_inner=None,
+        summary_type='cls_index',
         task_specific_params={'text-generation': {'max_length': 50}},
-    )  # fmt: skip
+    )
     return old
 
 
@@ -689,14 +769,17 @@ def old_t5(tensors, config):
         tensors[f'{name}.embed_tokens.weight'] = tensors['shared.weight'] + 0
     at = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias'
     tensors[f'{at}.weight'] = torch.ones(32, 4)
-    for key in ('tie_word_embeddings', 'scale_decoder_outputs',
-                'dense_act_fn', 'is_gated_act', 'num_decoder_layers',
-                'relative_attention_max_distance'):  # fmt: skip
+    newer = (
+        'tie_word_embeddings scale_decoder_outputs dense_act_fn is_gated_act '
+        'num_decoder_layers relative_attention_max_distance'
+    )
+    for key in newer.split():
         config.pop(key)
     config.update(
-        n_positions=512, output_past=True,
+        n_positions=512,
+        output_past=True,
         task_specific_params={'summarization': {'prefix': 'summarize: '}},
-    )  # fmt: skip
+    )
 
 
 def old_tied_t5(tensors, config):
@@ -709,16 +792,20 @@ def old_v1_1(tensors, config):
     distance = config['relative_attention_max_distance']
     old_t5(tensors, config)
     config.update(
-        tie_word_embeddings=False, num_decoder_layers=3,
+        tie_word_embeddings=False,
+        num_decoder_layers=3,
         relative_attention_max_distance=distance,
-    )  # fmt: skip
+    )
 
 
 OLD = [
-    ('bert, both heads', old_bert), ('roberta', old_roberta),
-    ('gpt2', old_gpt2), ('t5', old_t5), ('t5', old_tied_t5),
+    ('bert, both heads', old_bert),
+    ('roberta', old_roberta),
+    ('gpt2', old_gpt2),
+    ('t5', old_t5),
+    ('t5', old_tied_t5),
     ('t5 v1.1', old_v1_1),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(('name', 'change'), OLD)
@@ -738,10 +825,11 @@ def test_several_files(pairs, name, tmp_path):
 
 def test_half_precision_becomes_float32(pairs, tmp_path):
     pair = pairs('gpt2')
-    folder = rewritten(
-        pair, tmp_path / 'half',
-        lambda tensors, _: {x: W.bfloat16() for x, W in tensors.items()},
-    )  # fmt: skip
+
+    def halve(tensors, config):
+        return {name: W.bfloat16() for name, W in tensors.items()}
+
+    folder = rewritten(pair, tmp_path / 'half', halve)
     loaded = load_official(folder)
     for name, p in loaded.named_parameters():
         assert p.dtype == torch.float32
@@ -749,7 +837,7 @@ def test_half_precision_becomes_float32(pairs, tmp_path):
 
 
 def test_what_is_tied_stays_tied_and_in_memory(pairs, tmp_path):
-    for name in ('bert', 'roberta', 'gpt2', 't5'):
+    for name in ('bert', 'roberta', 'gpt2', 't5', 't5 v1.1, tied'):
         folder = tmp_path / name
         shutil.copytree(pairs(name).folder, folder)
         model = load_official(folder)
@@ -801,6 +889,27 @@ def more(name, W):
 def fewer(name):
     def change(tensors, config):
         del tensors[name]
+
+    return change
+
+
+def linear_layout(tensors, config):
+    for name, W in tensors.items():
+        if '.h.' in name and W.dim() == 2:
+            tensors[name] = W.T
+
+
+def doubled(tensors, config):
+    return {name: W.double() for name, W in tensors.items()}
+
+
+def spoiled(value):
+    """One entry of the embedding is `value`."""
+
+    def change(tensors, config):
+        for W in tensors.values():
+            if len(W) == VOCAB and W.dim() == 2:
+                W[1, 2] = value
 
     return change
 
@@ -866,8 +975,8 @@ def fewer(name):
             'decoder_start_token_id is 1, not 0',
         ),
         (
-            't5',
-            edited(scale_decoder_outputs=False),
+            'gpt2, other settings',
+            fewer('lm_head.weight'),
             r"Missing in the file: \['lm_head.weight'\]",
         ),
         (
@@ -882,11 +991,18 @@ def fewer(name):
         ),
         (
             't5',
-            more('encoder.block.0.layer.1.DenseReluDense.wi_0.weight',
-                 torch.ones(48, 32)),
+            more(
+                'encoder.block.0.layer.1.DenseReluDense.wi_0.weight',
+                torch.ones(48, 32),
+            ),
             r'Missing .*: \[\]\. Without .*: .*DenseReluDense.wi_0',
         ),
-        ('t5', edited(d_kv=7), r'W_qkv.weight of shape \(84, 32\)'),
+        (
+            't5',
+            edited(d_kv=7),
+            r'W_qkv.weight of shape \(84, 32\) is made of 3 of shape '
+            r'\(28, 32\) in the file, not of \[\(24, 32\), ',
+        ),
         ('gpt2', edited(scale_attn_weights=1), 'is 1, not True or False'),
         ('gpt2', edited(n_layer=4), r"Missing in the file: \['h.3.attn"),
         (
@@ -898,6 +1014,43 @@ def fewer(name):
             'gpt2',
             edited(n_positions=41),
             r'pos_embedding.weight of shape \(41, 32\) .*\[\(40, 32\)\]',
+        ),
+        (
+            'gpt2',
+            linear_layout,
+            r'W_qkv.weight of shape \(96, 32\) is made of 1 of shape '
+            r'\(32, 96\) in the file, transposed, not of \[\(96, 32\)\]',
+        ),
+        (
+            'roberta',
+            edited(max_position_embeddings=41),
+            r'\(39, 32\) is made of 1 of shape \(41, 32\) in the file, not',
+        ),
+        (
+            'bert',
+            doubled,
+            r'is torch.float64, not torch.float32, torch.float16 or torch.bf',
+        ),
+        ('bert', spoiled(torch.nan), 'embeddings.weight holds nan or infin'),
+        ('gpt2', spoiled(-torch.inf), 'wte.weight holds nan or infinite'),
+        ('t5', spoiled(torch.inf), 'shared.weight holds nan or infinite'),
+        (
+            'gpt2',
+            more(
+                'transformer.h.0.attn.bias',
+                torch.ones(1, 1, 40, 40).tril() * torch.nan,
+            ),
+            'attn.bias is not the usual constant',
+        ),
+        (
+            'gpt2',
+            more('transformer.h.0.attn.bias', torch.ones(0, 1, 40, 40)),
+            'attn.bias is not the usual constant',
+        ),
+        (
+            'gpt2',
+            more('transformer.h.0.attn.masked_bias', torch.ones(0)),
+            'masked_bias is not the usual constant',
         ),
         (
             'gpt2',
@@ -922,16 +1075,17 @@ def fewer(name):
         (
             'bert',
             more('cls.predictions.bias', torch.ones(VOCAB, dtype=torch.int8)),
-            'cls.predictions.bias is torch.int8, not floating point',
+            'cls.predictions.bias is torch.int8, not torch.float32',
         ),
         (
             'bert',
-            more('bert.encoder.layer.0.attention.self.key.bias',
-                 torch.ones(31)),
-            r'W_qkv.bias of shape \(96,\) .*\(32,\), \(31,\), \(32,\)',
+            more(
+                'bert.encoder.layer.0.attention.self.key.bias', torch.ones(31)
+            ),
+            r'W_qkv.bias of shape \(96,\) .*\[\(32,\), \(31,\), \(32,\)\]',
         ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit(pairs, tmp_path, name, change, message):
     folder = rewritten(pairs(name), tmp_path / 'changed', change)
     with pytest.raises(ValueError, match=message):
@@ -1067,11 +1221,12 @@ class Hub(BaseHTTPRequestHandler):
             data, status = b'{}', 404
             headers['X-Error-Code'] = 'RepoNotFound'
         elif '/tree/' in self.path:
-            data = json.dumps([
-                {'type': 'file', 'path': name, 'oid': COMMIT,
-                 'size': path.stat().st_size}
+            tree = [
+                {'path': name, 'size': path.stat().st_size}
+                | {'type': 'file', 'oid': COMMIT}
                 for name, path in files.items()
-            ]).encode()  # fmt: skip
+            ]
+            data = json.dumps(tree).encode()
         elif self.path.startswith('/api/models/'):
             siblings = [{'rfilename': name} for name in files]
             data = json.dumps(
@@ -1189,9 +1344,10 @@ def train_word_pieces():
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1',
+        single='[CLS] $A [SEP]',
+        pair='[CLS] $A [SEP] $B:1 [SEP]:1',
         special_tokens=[('[CLS]', 2), ('[SEP]', 3)],
-    )  # fmt: skip
+    )
     return tokenizer
 
 
@@ -1200,9 +1356,11 @@ def train_byte_pairs(special=('<|endoftext|>',)):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=list(special), show_progress=False,
+        vocab_size=320,
+        special_tokens=list(special),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     return tokenizer
 
@@ -1214,9 +1372,11 @@ def train_unigram():
     tokenizer.decoder = decoders.Metaspace()
     special = ['<pad>', '</s>', '<unk>', '<extra_id_1>', '<extra_id_0>']
     trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=special, unk_token='<unk>',
+        vocab_size=120,
+        special_tokens=special,
+        unk_token='<unk>',
         show_progress=False,
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single='$A </s>', special_tokens=[('</s>', 1)]
@@ -1265,9 +1425,8 @@ def test_word_pieces_from_a_vocabulary(tmp_path):
         ours = published.load_tokenizer(tmp_path)
         theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
         for text in (*TRY, 'I [MASK] this [SEP]', 'Zoe ZOË zoë'):
-            encoding, other = ours.encode(text, 'a red car'), theirs(
-                text, 'a red car'
-            )  # fmt: skip
+            encoding = ours.encode(text, 'a red car')
+            other = theirs(text, 'a red car')
             assert encoding.ids == other['input_ids']
             assert encoding.type_ids == other['token_type_ids']
     assert ours.encode('Car').ids != ours.encode('car').ids
@@ -1313,85 +1472,101 @@ def test_tokenizer_errors(tmp_path, files, message):
 
 # ---- The published sizes ----
 
-PUBLISHED_BERT = {
-    'architectures': ['BertForMaskedLM'], 'model_type': 'bert',
-    'attention_probs_dropout_prob': 0.1, 'gradient_checkpointing': False,
-    'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1, 'hidden_size': 768,
-    'initializer_range': 0.02, 'intermediate_size': 3072,
-    'layer_norm_eps': 1e-12, 'max_position_embeddings': 512,
-    'num_attention_heads': 12, 'num_hidden_layers': 12, 'pad_token_id': 0,
-    'position_embedding_type': 'absolute', 'type_vocab_size': 2,
-    'transformers_version': '4.6.0.dev0', 'use_cache': True,
-    'vocab_size': 30522,
-}  # fmt: skip
+PUBLISHED_BERT = json.loads("""{
+    "architectures": ["BertForMaskedLM"], "model_type": "bert",
+    "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": false,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768,
+    "initializer_range": 0.02, "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0,
+    "position_embedding_type": "absolute", "type_vocab_size": 2,
+    "transformers_version": "4.6.0.dev0", "use_cache": true,
+    "vocab_size": 30522
+}""")
 LARGE = {
-    'hidden_size': 1024, 'intermediate_size': 4096, 'num_attention_heads': 16,
+    'hidden_size': 1024,
+    'intermediate_size': 4096,
+    'num_attention_heads': 16,
     'num_hidden_layers': 24,
-}  # fmt: skip
+}
 POOLER = {
-    'directionality': 'bidi', 'pooler_fc_size': 768, 'pooler_num_fc_layers': 3,
-    'pooler_num_attention_heads': 12, 'pooler_size_per_head': 128,
+    'directionality': 'bidi',
+    'pooler_fc_size': 768,
+    'pooler_num_fc_layers': 3,
+    'pooler_num_attention_heads': 12,
+    'pooler_size_per_head': 128,
     'pooler_type': 'first_token_transform',
-}  # fmt: skip
-PUBLISHED_ROBERTA = {
-    'architectures': ['RobertaForMaskedLM'], 'model_type': 'roberta',
-    'attention_probs_dropout_prob': 0.1, 'bos_token_id': 0, 'eos_token_id': 2,
-    'hidden_act': 'gelu', 'hidden_dropout_prob': 0.1, 'hidden_size': 768,
-    'initializer_range': 0.02, 'intermediate_size': 3072,
-    'layer_norm_eps': 1e-5, 'max_position_embeddings': 514,
-    'num_attention_heads': 12, 'num_hidden_layers': 12, 'pad_token_id': 1,
-    'type_vocab_size': 1, 'vocab_size': 50265,
-}  # fmt: skip
-PUBLISHED_GPT2 = {
-    'architectures': ['GPT2LMHeadModel'], 'model_type': 'gpt2',
-    'activation_function': 'gelu_new', 'attn_pdrop': 0.1, 'embd_pdrop': 0.1,
-    'bos_token_id': 50256, 'eos_token_id': 50256, 'initializer_range': 0.02,
-    'layer_norm_epsilon': 1e-5, 'n_ctx': 1024, 'n_embd': 768, 'n_head': 12,
-    'n_layer': 12, 'n_positions': 1024, 'resid_pdrop': 0.1,
-    'summary_activation': None, 'summary_first_dropout': 0.1,
-    'summary_proj_to_labels': True, 'summary_type': 'cls_index',
-    'summary_use_proj': True, 'vocab_size': 50257,
-    'task_specific_params': {'text-generation': {'max_length': 50}},
-}  # fmt: skip
-PUBLISHED_T5 = {
-    'architectures': ['T5ForConditionalGeneration'], 'model_type': 't5',
-    'd_ff': 2048, 'd_kv': 64, 'd_model': 512, 'decoder_start_token_id': 0,
-    'dropout_rate': 0.1, 'eos_token_id': 1, 'initializer_factor': 1.0,
-    'is_encoder_decoder': True, 'layer_norm_epsilon': 1e-6,
-    'n_positions': 512, 'num_heads': 8, 'num_layers': 6, 'output_past': True,
-    'pad_token_id': 0, 'relative_attention_num_buckets': 32,
-    'task_specific_params': {'summarization': {'prefix': 'summarize: '}},
-    'vocab_size': 32128,
-}  # fmt: skip
+}
+PUBLISHED_ROBERTA = json.loads("""{
+    "architectures": ["RobertaForMaskedLM"], "model_type": "roberta",
+    "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "eos_token_id": 2,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768,
+    "initializer_range": 0.02, "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05, "max_position_embeddings": 514,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1,
+    "type_vocab_size": 1, "vocab_size": 50265
+}""")
+PUBLISHED_GPT2 = json.loads("""{
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+    "activation_function": "gelu_new", "attn_pdrop": 0.1, "embd_pdrop": 0.1,
+    "bos_token_id": 50256, "eos_token_id": 50256, "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05, "n_ctx": 1024, "n_embd": 768, "n_head": 12,
+    "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1,
+    "summary_activation": null, "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": true, "summary_type": "cls_index",
+    "summary_use_proj": true, "vocab_size": 50257,
+    "task_specific_params": {"text-generation": {"max_length": 50}}
+}""")
+PUBLISHED_T5 = json.loads("""{
+    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5",
+    "d_ff": 2048, "d_kv": 64, "d_model": 512, "decoder_start_token_id": 0,
+    "dropout_rate": 0.1, "eos_token_id": 1, "initializer_factor": 1.0,
+    "is_encoder_decoder": true, "layer_norm_epsilon": 1e-06,
+    "n_positions": 512, "num_heads": 8, "num_layers": 6, "output_past": true,
+    "pad_token_id": 0, "relative_attention_num_buckets": 32,
+    "task_specific_params": {"summarization": {"prefix": "summarize: "}},
+    "vocab_size": 32128
+}""")
 NSP = 'pooler', 'nsp'
 
 
 def gpt2_size(n_embd, n_head, n_layer):
-    return {**PUBLISHED_GPT2, 'n_embd': n_embd, 'n_head': n_head,
-            'n_layer': n_layer, 'output_past': True}  # fmt: skip
+    sizes = {'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
+    return PUBLISHED_GPT2 | sizes | {'output_past': True}
 
 
 def t5_size(d_model, d_ff, num_heads, num_layers, d_kv=64):
-    return {**PUBLISHED_T5, 'd_model': d_model, 'd_ff': d_ff, 'd_kv': d_kv,
-            'num_heads': num_heads, 'num_layers': num_layers}  # fmt: skip
+    return PUBLISHED_T5 | {
+        'd_model': d_model,
+        'd_ff': d_ff,
+        'd_kv': d_kv,
+        'num_heads': num_heads,
+        'num_layers': num_layers,
+    }
 
 
 def v1_1_size(d_model, d_ff, num_heads, num_layers):
-    return {**t5_size(d_model, d_ff, num_heads, num_layers),
-            'feed_forward_proj': 'gated-gelu', 'tie_word_embeddings': False,
-            'num_decoder_layers': num_layers, 'use_cache': True}  # fmt: skip
+    return t5_size(d_model, d_ff, num_heads, num_layers) | {
+        'feed_forward_proj': 'gated-gelu',
+        'num_decoder_layers': num_layers,
+        'tie_word_embeddings': False,
+        'use_cache': True,
+    }
 
 
 # settings, parts that the published file lacks, its parameters
 PUBLISHED = {
     'bert-base-uncased': (PUBLISHED_BERT, (), 110_106_428),
     'bert-base-cased': (
-        {**PUBLISHED_BERT, 'vocab_size': 28996}, (), 108_932_934,
+        {**PUBLISHED_BERT, 'vocab_size': 28996},
+        (),
+        108_932_934,
     ),
     'bert-large-uncased': ({**PUBLISHED_BERT, **LARGE}, (), 336_226_108),
     'bert-large-cased': (
         {**PUBLISHED_BERT, **LARGE, **POOLER, 'vocab_size': 28996},
-        (), 334_661_958,
+        (),
+        334_661_958,
     ),
     'roberta-base': (PUBLISHED_ROBERTA, NSP, 124_697_433),
     'roberta-large': ({**PUBLISHED_ROBERTA, **LARGE}, NSP, 355_412_057),
@@ -1409,7 +1584,7 @@ PUBLISHED = {
     't5-v1_1-large': (v1_1_size(1024, 2816, 16, 24), (), 783_150_080),
     't5-v1_1-xl': (v1_1_size(2048, 5120, 32, 24), (), 2_849_757_184),
     't5-v1_1-xxl': (v1_1_size(4096, 10240, 64, 24), (), 11_135_332_352),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
@@ -1442,19 +1617,61 @@ def test_published_settings_and_parameters(tmp_path, name):
     assert count == expected
 
 
-def test_presets_are_the_published_settings(tmp_path):
-    for name, preset in (
-        ('bert-base-uncased', utils.Config.bert('base')),
-        ('bert-large-uncased', utils.Config.bert('large')),
-        ('gpt2', utils.Config.gpt2('small')),
-        ('gpt2-xl', utils.Config.gpt2('xl')),
-        ('t5-small', utils.Config.t5('small')),
-        ('t5-11b', utils.Config.t5('11b')),
-        ('t5-v1_1-base', utils.Config.t5_v1_1('base')),
-        ('t5-v1_1-xxl', utils.Config.t5_v1_1('xxl')),
+def test_the_readme_lists_the_parameters():
+    readme = (CHAPTER.parent / 'README.md').read_text(encoding='utf-8')
+    for _, _, expected in PUBLISHED.values():
+        assert f'{expected:,}' in readme
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in SHAPES if not name.startswith('albert')]
+)
+def test_shape_is_that_of_the_published_file(tmp_path, name):
+    file = f'{name}-uncased' if name.startswith('bert') else name
+    settings, _, expected = PUBLISHED[file]
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    family, config = read_config(tmp_path)
+    assert published_config(name) == config
+    with torch.device('meta'):
+        model = family.model(published_config(name))
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_changes_of_a_shape():
+    config = published_config('gpt2', num_hiddens=24, num_heads=2, dropout=0.0)
+    assert config == utils.Config(
+        50257, 24, 2, 12, 1024, activation='gelu_tanh'
+    )
+    assert config.ffn_num_hiddens == 96  # follows, but keeps its own:
+    config = published_config('t5-11b', num_hiddens=24)
+    assert (config.ffn_num_hiddens, config.head_width) == (65536, 128)
+    assert published_config('t5-11b').num_hiddens == 1024
+
+
+def test_errors_of_a_shape():
+    with pytest.raises(
+        ValueError, match=r"'bert-small', not one of .*'bert-b"
     ):
-        (tmp_path / 'config.json').write_text(json.dumps(PUBLISHED[name][0]))
-        assert read_config(tmp_path)[1] == preset
+        published_config('bert-small')
+    with pytest.raises(ValueError, match='vocab_size is 0, below 1'):
+        published_config('bert-base', vocab_size=0)
+    with pytest.raises(TypeError, match='num_layers'):
+        published_config('bert-base', num_layers=3)
+
+
+def test_importing_published_is_light():
+    code = 'import sys, published; print(*sys.modules)'
+    folders = [str(CHAPTER), str(CHAPTER.parent)]
+    loaded = subprocess.run(
+        [sys.executable, '-c', code],
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert 'published.families' in loaded
+    heavy = {'d2l', 'matplotlib', 'transformers', 'figures', 'corpora'}
+    assert not heavy & {*loaded}
 
 
 @pytest.mark.parametrize('kind', ['Bert', 'Roberta', 'GPT2', 'T5'])
@@ -1469,7 +1686,6 @@ def test_all_that_transformers_writes_is_known(tmp_path, kind):
 
 # ---- The last section of the notebooks ----
 
-CHAPTER = Path(__file__).parents[1] / 'chapter_large_pretraining'
 HEADING = '## The Published Model'
 
 
@@ -1495,21 +1711,30 @@ def run_section(name):
 
 SECTIONS = {
     'bert': (
-        'CHAPTER_BERT', 'google-bert/bert-base-uncased',
-        transformers.BertForMaskedLM, transformers.BertConfig,
-        {**BERT, 'vocab_size': 2 * VOCAB}, train_word_pieces,
+        'CHAPTER_BERT',
+        'google-bert/bert-base-uncased',
+        transformers.BertForMaskedLM,
+        transformers.BertConfig,
+        {**BERT, 'vocab_size': 2 * VOCAB},
+        train_word_pieces,
     ),
     'gpt': (
-        'CHAPTER_GPT2', 'openai-community/gpt2',
-        transformers.GPT2LMHeadModel, transformers.GPT2Config,
-        {**GPT2, 'vocab_size': 320, 'n_positions': 99}, train_byte_pairs,
+        'CHAPTER_GPT2',
+        'openai-community/gpt2',
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config,
+        {**GPT2, 'vocab_size': 320, 'n_positions': 99},
+        train_byte_pairs,
     ),
     't5': (
-        'CHAPTER_T5', 'google-t5/t5-small',
-        transformers.T5ForConditionalGeneration, transformers.T5Config,
-        {**T5, 'vocab_size': 128}, train_unigram,
+        'CHAPTER_T5',
+        'google-t5/t5-small',
+        transformers.T5ForConditionalGeneration,
+        transformers.T5Config,
+        {**T5, 'vocab_size': 128},
+        train_unigram,
     ),
-}  # fmt: skip
+}
 EXPECTED = {
     'bert': ('I [MASK] this red car.: ', 'Attention of three heads'),
     't5': (
@@ -1550,6 +1775,7 @@ def test_the_section_with_a_small_checkpoint(
     model(config(**sizes, **special)).save_pretrained(tmp_path)
     train().save(str(tmp_path / 'tokenizer.json'))
     monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv('CHAPTER_CLAIMS', 'raise')
     run_section(name)
     out = capsys.readouterr().out
     num_params = load_official(tmp_path).parameters()

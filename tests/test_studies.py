@@ -1,0 +1,771 @@
+"""Studies: their rows, their plans, and how they go on when killed."""
+
+import csv
+import dataclasses
+import itertools
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock, Timeout
+
+import corpora
+import laws
+import processes
+import utils
+from studies import runner, scaling
+
+CHAPTER = Path(scaling.__file__).parents[1]
+RECORDED = CHAPTER / 'studies' / 'scaling.csv'
+TEXT = 'north south east west hill wood stone rain snow wind red blue'
+
+
+# ---- A study of the learning rate: what the next one has to say ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    width: int
+    lr: float
+    note: str = ''
+    cost = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    loss: float
+    steps: int
+    seconds: float
+
+
+def add_options(add):
+    add('--lrs', type=runner.listed(runner.positive), default='0.01,0.02')
+    add('--note', default='')
+
+
+def plan(rows, options):
+    return [Run(8, lr, options.note) for lr in options.lrs]
+
+
+def execute(run, options, checkpoint):
+    torch.manual_seed(0)
+    history = runner.train(
+        utils.GPT(utils.Config(11, run.width, 2, 1, 8)),
+        itertools.repeat(torch.arange(9).repeat(4, 1)),
+        utils.lm_loss,
+        5,
+        run.lr,
+        eval_fn=lambda model: utils.evaluate(
+            model, [torch.arange(9)[None]], utils.lm_loss
+        ),
+        checkpoint=checkpoint,
+        shard=options.shard,
+    )
+    return Measured(
+        history.eval_loss[-1], history.eval_step[-1], history.seconds[-1]
+    )
+
+
+RATES = runner.Study(
+    name='rates',
+    about='The loss against the learning rate.',
+    Run=Run,
+    Measured=Measured,
+    add_options=add_options,
+    plan=plan,
+    execute=execute,
+)
+
+
+def go(path, *words):
+    """The study of the learning rate as a command."""
+    return runner.run_study(RATES, [str(path), '--device', 'cpu', *words])
+
+
+def listing(folder):
+    """All that a folder holds: what, when, and with which bytes."""
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in folder.rglob('*')
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A CSV of four runs."""
+    path = tmp_path / 'rates.csv'
+    assert go(path, '--lrs', '0.01,0.02,0.03,0.04') == 0
+    assert len(RATES.read(path)[0]) == 4
+    return path
+
+
+def test_a_study_in_a_few_lines(path, capsys):
+    data = RATES.read_runs(path)
+    assert list(data.columns) == RATES.columns
+    assert list(data.lr) == [0.01, 0.02, 0.03, 0.04]
+    assert (data.steps == 5).all() and (data.loss < math.log(11)).all()
+    assert data.command[0].startswith(f'studies rates {path} --device cpu')
+    assert re.fullmatch(r'20\d\d-\d\d-\d\d', data.date[0])
+    before = listing(path.parent)
+    assert go(path, '--lrs', '0.01,0.02') == 0
+    assert 'has all 2 runs of the plan' in capsys.readouterr().out
+    assert before[path] == listing(path.parent)[path]
+
+
+def test_workers_give_the_same_rows(path, tmp_path):
+    other = tmp_path / 'other.csv'
+    assert go(other, '--lrs', '0.01,0.02,0.03,0.04', '--workers', '2') == 0
+    ours, theirs = RATES.read_runs(path), RATES.read_runs(other)
+    theirs = theirs.sort_values('lr', ignore_index=True)
+    assert ours.lr.equals(theirs.lr)
+    assert list(theirs.loss) == pytest.approx(list(ours.loss), abs=1e-5)
+
+
+def test_a_study_of_other_fields_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Odd:
+        done: bool
+
+    @dataclasses.dataclass(frozen=True)
+    class Twice:
+        lr: float
+
+    with pytest.raises(ValueError, match=r'done is a .*bool.*, not int'):
+        dataclasses.replace(RATES, Measured=Odd)
+    with pytest.raises(ValueError, match='lr is a column twice'):
+        dataclasses.replace(RATES, Measured=Twice)
+
+
+# ---- The command ----
+
+
+def test_the_studies_are_listed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert runner.main(['--help']) == 0
+    assert 'scaling: The scaling study' in capsys.readouterr().out
+    for words, problem in (
+        ([], 'no study named'),
+        (['runs.csv', '--workers', '2'], "there is no study 'runs.csv'"),
+        (['runner', 'runs.csv'], "there is no study 'runner'"),
+    ):
+        assert runner.main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(problem) and 'scaling: The' in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', runner.names())
+def test_every_study_has_help_and_wants_a_path(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        runner.main([name, '--help'])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert f'python -m studies {name}' in shown and '--dry-run' in shown
+    with pytest.raises(SystemExit) as stopped:
+        runner.main([name])
+    assert stopped.value.code == 2
+    assert 'required: csv' in capsys.readouterr().err
+
+
+# ---- What the CSV is safe from ----
+
+
+def harm(data):
+    """Files that are not ours, or not any more, by what is wrong."""
+    lines = data.splitlines(keepends=True)
+    return {
+        'no line end': b'a poem',
+        'another file': b'name,age\nAda,36\nunfinished',
+        'part of the header': lines[0][:30],
+        'more columns': lines[0].strip() + b',more\n' + lines[1],
+        'not text': b'\xff\xfe\x00\n',
+        'a bad row': b''.join([*lines[:2], b'8,fast\n', lines[3][:-9]]),
+        'a row twice': b''.join([*lines[:3], lines[2], lines[3][:-40]]),
+        'no header': b''.join(lines[1:]),
+        'an open quote': lines[0] + b'"' + b''.join(lines[1:]),
+        'another study': RECORDED.read_bytes()[:-10],
+    }
+
+
+@pytest.mark.parametrize('what', harm(b'a\nb\nc\nd\n'))
+@pytest.mark.parametrize('words', [[], ['--dry-run']])
+def test_a_file_that_is_not_ours_stays_as_it_is(path, what, words, capsys):
+    folder = path.parent / 'theirs'
+    folder.mkdir()
+    other = folder / 'file.csv'
+    other.write_bytes(harm(path.read_bytes())[what])
+    before = listing(folder)
+    capsys.readouterr()
+    assert go(other, *words) == 1
+    assert listing(folder) == before
+    assert f'studies rates: {other}, line ' in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(path, capsys):
+    path.write_bytes(path.read_bytes()[:-60])
+    before = listing(path.parent)
+    capsys.readouterr()
+    assert go(path, '--lrs', '0.01,0.04,0.05', '--dry-run') == 0
+    shown = capsys.readouterr().out
+    assert 'rates: 2 runs left of 3, 2e+02 FLOP\n' in shown
+    assert 'an unfinished last line would be removed' in shown
+    assert go(path.parent / 'new' / 'runs.csv', '--dry-run') == 0
+    assert 'rates: 2 runs left of 2' in capsys.readouterr().out
+    assert listing(path.parent) == before
+
+
+def test_a_dry_run_beside_a_running_command(path, capsys):
+    with FileLock(f'{path}.lock'):
+        assert go(path, '--dry-run') == 0
+        capsys.readouterr()
+        assert go(path, '--lrs', '0.05') == 1
+    assert 'another command is writing' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_cut_anywhere_no_complete_row_is_lost(path, end):
+    """Rows are read, kept and added to at every length of the file."""
+    data = path.read_bytes().replace(b'\n', end.encode())
+    whole, _ = RATES.read(path)
+    starts = [m.end() for m in re.finditer(b'\n', data)]
+    for size in range(starts[0], len(data) + 1):
+        path.write_bytes(data[:size])
+        RATES.repair(path)
+        complete = sum(size >= start for start in starts[1:])
+        rows, unfinished = RATES.read(path)
+        assert unfinished == b'' and complete <= len(rows) <= complete + 1
+        assert rows[:complete] == whole[:complete]
+        if len(rows) > complete:  # at worst its command is shorter
+            assert rows[-1][:2] == whole[complete][:2]
+        kept = path.read_bytes()
+        RATES.append(path, whole[0]._replace(run=Run(8, 0.5)))
+        assert path.read_bytes().startswith(kept)
+        assert RATES.read(path)[0][:-1] == rows
+
+
+def test_a_last_row_without_line_end_is_kept(path, capsys):
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    capsys.readouterr()
+    assert go(path, '--lrs', '0.04,0.05') == 0
+    assert 'unfinished' not in capsys.readouterr().out
+    assert path.read_bytes().startswith(data)
+    assert list(RATES.read_runs(path).lr) == [0.01, 0.02, 0.03, 0.04, 0.05]
+
+
+def test_an_unfinished_row_is_made_again(path, capsys):
+    data = path.read_bytes()
+    last = data.splitlines(keepends=True)[-1]
+    path.write_bytes(data[: 20 - len(last)])
+    capsys.readouterr()
+    assert go(path, '--lrs', '0.04') == 0
+    shown = capsys.readouterr().out
+    assert f'removed an unfinished last line, {last[:20]!r}' in shown
+    assert list(RATES.read_runs(path).lr) == [0.01, 0.02, 0.03, 0.04]
+
+
+def test_a_header_alone_and_an_empty_file_are_begun(path):
+    header = path.read_bytes().splitlines(keepends=True)[0]
+    for start in (header, header.strip(), b''):
+        path.write_bytes(start)
+        assert go(path, '--lrs', '0.01') == 0
+        assert path.read_bytes().startswith(header)
+        assert len(RATES.read(path)[0]) == 1
+
+
+@pytest.mark.parametrize('loss', [math.inf, -math.inf, math.nan, 1e-320, 3])
+def test_what_is_written_can_be_read(path, loss):
+    row = RATES.read(path)[0][0]
+    hard = 'a "b", c\r\nd\0\udc80 \u3000é'
+    row = runner.Row(
+        Run(8, 0.5, 'a "b", c\u3000é\t'),
+        Measured(loss, 5, 0.0),
+        dataclasses.replace(row.made, command=hard),
+    )
+    RATES.append(path, row)
+    rows, unfinished = RATES.read(path)
+    assert rows[-1].run == row.run and len(rows) == 5 and not unfinished
+    assert rows[-1].measured.loss == pytest.approx(loss, abs=0, nan_ok=True)
+    assert rows[-1].made.command == 'a "b", c??d?? \u3000é'
+
+
+@pytest.mark.parametrize('run', [Run(8, math.nan), Run(8, 0.1, 'a\nb')])
+def test_a_run_that_cannot_be_read_back_is_not_made(path, run, capsys):
+    study = dataclasses.replace(RATES, plan=lambda rows, options: [run])
+    before = path.read_bytes()
+    assert runner.run_study(study, [str(path), '--device', 'cpu']) == 1
+    assert 'cannot be written to a CSV' in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_diverges_is_a_row(path, monkeypatch):
+    def loss_fn(model, X):
+        loss, n = real(model, X)
+        return loss * (math.nan if loss < 2 else 1), n
+
+    real = utils.lm_loss
+    monkeypatch.setattr(utils, 'lm_loss', loss_fn)
+    assert go(path, '--lrs', '0.3') == 0
+    row = RATES.read(path)[0][-1]
+    assert row.run.lr == 0.3 and row.measured.loss == math.inf
+    assert 1 < row.measured.steps < 5 and row.measured.seconds > 0
+
+
+# ---- The scaling study ----
+
+
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+    """A folder of 60 short texts."""
+    folder, rng = (
+        tmp_path_factory.mktemp('texts') / 'weather',
+        random.Random(0),
+    )
+    (folder / 'more').mkdir(parents=True)
+    for i in range(60):
+        text = ' '.join(rng.choices(TEXT.split(), k=120))
+        name = f'more/{i}.md' if i % 2 else f'{i}.txt'
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def command(texts, tmp_path, monkeypatch):
+    """The study of small models over the texts, as a list of words."""
+    monkeypatch.setenv('CHAPTER_DATA', str(tmp_path / 'data'))
+    monkeypatch.setattr('corpora.storage.DATA', tmp_path / 'data')
+    options = (
+        '--sizes 8x1,16x1 --vocab-size 300 --num-steps 8 --batch-size 4 '
+        '--lr-tokens 640 --lrs 0.01,0.02 --min-tokens 100 --budgets 3e7,6e7 '
+        '--unique 50,500 --epochs 8 --max-tokens 2000 --device cpu'
+    )
+    path = str(tmp_path / 'runs.csv')
+    return ['scaling', path, '--text', str(texts), *options.split()]
+
+
+def start(words, *launch, script=('-m', 'studies')):
+    return subprocess.Popen(
+        [sys.executable, *launch, *script, *words],
+        cwd=CHAPTER,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def figures(path):
+    """What was found, without what depends on time and place."""
+    own = ['seconds', 'processes', 'command', 'date']
+    rows = scaling.read_runs(path).drop(columns=own).to_dict('records')
+    return sorted(rows, key=str)
+
+
+def close(a, b):
+    """Equal rows, but that a loss may differ by 1e-5."""
+    assert len(a) == len(b) > 0
+    for ours, theirs in zip(a, b, strict=True):
+        for name in ours:
+            if name.endswith('loss'):
+                theirs[name] = pytest.approx(theirs[name], abs=1e-5)
+        assert ours == theirs
+
+
+def test_the_study_and_its_rows(command, capsys):
+    path = Path(command[1])
+    assert runner.main([*command, '--dry-run']) == 0
+    shown = capsys.readouterr().out
+    assert re.search('lr 0.02, seed 0: .* FLOP, [0-9]+ s\n', shown)
+    assert 'the best lr, seed 0' in shown
+    assert re.search(r'scaling: 10 runs left of 10, .* hours', shown)
+    assert not path.exists()
+    assert runner.main(command) == 0
+    data = scaling.read_runs(path)
+    assert list(data.columns) == scaling.STUDY.columns
+    assert list(data.study) == ['lr'] * 4 + ['grid'] * 4 + ['data'] * 2
+    assert data.machine.all() and data.python.all()
+    assert set(data.torch) == {torch.__version__}
+    assert set(data.corpus) == {'weather'}
+    assert data.command[0].startswith(f'studies scaling {path} --text')
+    for run, measured, _ in scaling.STUDY.read(path)[0]:
+        with torch.device('meta'):
+            model = utils.GPT(run.config)
+        total = sum(p.numel() for p in model.parameters())
+        tables = 300 * run.num_hiddens + 8 * run.num_hiddens
+        assert measured.non_embedding == total - tables
+        assert measured.parameters == total
+        assert measured.flops_kaplan == 6 * (total - tables) * run.tokens
+        flops = laws.train_flops(run.config, run.tokens)
+        assert measured.flops_hoffmann == flops
+        assert run.tokens % 32 == 0 < measured.best_tokens <= run.tokens
+        assert 1 < measured.best_valid_loss <= measured.valid_loss
+        assert measured.valid_loss < math.log(300) + 0.5
+        assert measured.seconds > 0
+    grid = data[data.study == 'grid']
+    for budget in (3e7, 6e7):
+        near = (grid.flops_hoffmann / budget - 1).abs() < 0.1
+        assert set(grid[near].num_hiddens) == {8, 16}
+    rates = data[data.study == 'lr']
+    best = rates.loc[rates.groupby('num_hiddens').valid_loss.idxmin()]
+    best = best.set_index('num_hiddens').lr
+    assert all(row.lr == best[row.num_hiddens] for row in grid.itertuples())
+    few = data[data.study == 'data']
+    assert set(few.unique_tokens) == {50, 500} and set(few.num_hiddens) == {16}
+    assert set(few.tokens) == {384, 1984}  # 8 rounds, at most --max-tokens
+    assert not list(path.parent.glob('*.checkpoints'))
+
+
+def test_a_finished_study_makes_no_run_again(command):
+    assert runner.main(command) == 0
+    path = Path(command[1])
+    whole = path.read_bytes()
+    assert runner.main(command) == 0
+    assert path.read_bytes() == whole
+    before = figures(path)
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b''.join([*lines[:2], *lines[3:]]))  # one run less
+    assert runner.main(command) == 0
+    assert figures(path) == before
+
+
+# a command that kills itself after the first checkpoint of a long run
+VICTIM = """
+import os, signal, sys, time
+from multiprocessing import parent_process
+from pathlib import Path
+sys.path[:0] = {chapter!r}, {root!r}
+from studies import runner, scaling
+import processes
+
+save = processes.save_checkpoint
+
+
+def save_and_kill(path, step, *state):
+    save(path, step, *state)
+    while step == 1000 and not scaling.STUDY.read(Path({csv!r}))[0]:
+        time.sleep(0.01)
+    if step == 1000:
+        parent = parent_process()
+        os.kill(parent.pid if parent else os.getpid(), signal.SIGKILL)
+
+
+processes.save_checkpoint = save_and_kill
+if __name__ == '__main__':
+    sys.exit(runner.main())
+"""
+LONG = '--studies grid --lr 0.01 --sizes 8x1 --max-tokens 1e6 --budgets'
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_a_killed_command_goes_on_where_it_was(command, workers):
+    """Killed within a run that has a checkpoint, with rows already there."""
+    words = [*command, *LONG.split(), '3e7,6e7,1.1e9']
+    path = Path(words[1])
+    reference = path.with_name('reference.csv')
+    assert runner.main(['scaling', str(reference), *words[2:]]) == 0
+    script = path.with_name('victim.py')
+    names = {'chapter': str(CHAPTER), 'root': str(CHAPTER.parent)}
+    script.write_text(VICTIM.format(csv=str(path), **names))
+    victim = start([*words, '--workers', workers], script=[script])
+    assert victim.wait() == -signal.SIGKILL, victim.stderr.read()
+    folder = Path(f'{path}.checkpoints')
+    assert 1 <= len(figures(path)) <= 2 and list(folder.glob('*.pt'))
+    assert runner.main(words) == 0
+    assert figures(path) == figures(reference)
+    assert not folder.exists()
+
+
+@pytest.mark.usefixtures('ctrl_c')
+def test_ctrl_c_stops_all_workers_at_once(command):
+    """Four runs of many minutes: none is begun after Ctrl-C."""
+    words = [*command, *LONG.split(), '1e12,2e12', '--seeds', '2']
+    words += ['--max-tokens', '1e12', '--workers', '2']
+    folder = Path(f'{words[1]}.checkpoints')
+    process = start(words)
+    while len(list(folder.glob('*.lock'))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    try:  # until nobody is left who could write
+        _, error = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 130
+    # a stopped worker may leave Python's resource tracker something to say
+    said, _, rest = error.partition('\n')
+    assert said == 'stopped; the same command goes on from here'
+    assert 'Traceback' not in rest
+    assert not Path(words[1]).exists()
+
+
+def test_ctrl_c_writes_no_row(command, monkeypatch, capsys):
+    train = utils.train
+
+    def stop(model, batches, loss_fn, num_steps, *inputs, **options):
+        return train(model, batches, loss_fn, 2, *inputs, **options)
+
+    monkeypatch.setattr(utils, 'train', stop)
+    assert runner.main(command) == 130
+    assert 'goes on from here' in capsys.readouterr().err
+    assert not Path(command[1]).exists()
+
+
+def killed(run, options, checkpoint):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(path, capsys):
+    study = dataclasses.replace(RATES, execute=killed)
+    words = [str(path), '--lrs', '0.05,0.06', '--device', 'cpu']
+    assert runner.run_study(study, [*words, '--workers', '2']) == 1
+    assert 'a worker was killed' in capsys.readouterr().err
+    assert len(RATES.read(path)[0]) == 4
+
+
+def test_nothing_stays_of_a_command_killed_after_a_row(command, monkeypatch):
+    """Killed when the row was written and its checkpoint still there."""
+    words = [*command, '--studies', 'lr']
+    folder = Path(f'{words[1]}.checkpoints')
+
+    def killed(options, runs):
+        if runs:
+            (folder / f'{runner.key(runs[0])}.pt.part').write_bytes(b'half')
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, 'forget', killed)
+        assert runner.main(words) == 130
+    assert len(figures(words[1])) == 1
+    assert {path.suffix for path in folder.iterdir()} >= {'.pt', '.part'}
+    assert runner.main(words) == 0
+    assert len(figures(words[1])) == 4
+    assert not folder.exists()
+
+
+def test_a_run_is_locked_while_it_is_trained(command, monkeypatch):
+    train, refused = utils.train, []
+
+    def train_with_a_rival(*inputs, run, **options):
+        lock = FileLock(run.checkpoint.with_suffix('.0.lock'), timeout=0)
+        with pytest.raises(Timeout), lock:
+            pass
+        refused.append(run.checkpoint)
+        return train(*inputs, run=run, **options)
+
+    monkeypatch.setattr(utils, 'train', train_with_a_rival)
+    assert runner.main([*command, '--studies', 'lr']) == 0
+    assert len(set(refused)) == 4
+
+
+@pytest.mark.parametrize('shard', [[], ['--shard']], ids=['ddp', 'fsdp'])
+def test_torchrun_gives_the_same_rows(command, shard):
+    words = [*command, '--studies', 'lr']
+    path = Path(words[1])
+    reference = path.with_name('reference.csv')
+    assert runner.main(['scaling', str(reference), *words[2:]]) == 0
+    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    process = start([*words, *shard], *two)
+    assert process.wait() == 0, process.stderr.read()
+    close(figures(path), figures(reference))
+    assert set(scaling.read_runs(path).processes) == {2}
+    assert not list(path.parent.glob('*.checkpoints'))
+
+
+def test_a_scaling_run_that_diverges(command, monkeypatch):
+    """Infinite losses, the tokens it used, and never the best rate."""
+    train = utils.train
+
+    def fail(model, batches, loss_fn, num_steps, lr, *inputs, **options):
+        if lr == 0.02:
+            for _ in range(7):
+                next(batches)
+            raise FloatingPointError('loss is nan')
+        return train(
+            model, batches, loss_fn, num_steps, lr, *inputs, **options
+        )
+
+    monkeypatch.setattr(utils, 'train', fail)
+    assert runner.main([*command, '--studies', 'lr,grid']) == 0
+    data = scaling.read_runs(command[1])
+    assert set(data[data.study == 'grid'].lr) == {0.01}
+    diverged = data[data.lr == 0.02]
+    losses = diverged[['train_loss', 'valid_loss', 'best_valid_loss']]
+    assert len(diverged) == 2 and (losses == math.inf).all(axis=None)
+    assert (diverged.best_tokens == 7 * 4 * 8).all()
+    assert (diverged.seconds > 0).all()
+
+
+def test_a_loss_that_is_not_a_number_is_not_the_best(command, monkeypatch):
+    evaluate = utils.evaluate
+
+    def broken(model, rows, loss_fn):
+        wide = model.config.num_hiddens == 16
+        return math.nan if wide else evaluate(model, rows, loss_fn)
+
+    monkeypatch.setattr(utils, 'evaluate', broken)
+    assert runner.main([*command, '--studies', 'lr']) == 0
+    data = scaling.read_runs(command[1])
+    assert data.valid_loss.isna().sum() == 2
+    assert runner.main([*command, '--studies', 'grid', '--sizes', '8x1']) == 0
+    assert runner.main([*command, '--studies', 'grid']) == 1
+
+
+def test_errors_of_the_command(command, capsys, tmp_path):
+    def error(*words):
+        assert runner.main([*command, *words]) == 1
+        return capsys.readouterr().err
+
+    assert 'no learning rate for 8x1' in error('--studies', 'grid')
+    assert 'nothing is not a folder' in error(
+        '--text', str(tmp_path / 'nothing')
+    )
+    (tmp_path / 'empty').mkdir()
+    assert '0 .txt, .md or .rst files' in error(
+        '--text', str(tmp_path / 'empty')
+    )
+    assert 'not a multiple of num_heads' in error('--sizes', '100x1')
+    if not torch.cuda.is_available():
+        assert 'PyTorch finds no GPU' in error('--device', 'cuda')
+    with FileLock(f'{command[1]}.lock'):
+        assert 'another command is writing' in error()
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--sizes', '8'], 'not like 16x2'),
+        (['--sizes', '16x2,8x0'], 'not like 16x2'),
+        (['--budgets', '1e5,-1'], "'-1' is not a number above 0"),
+        (['--budgets', 'many'], "'many' is not a number above 0"),
+        (['--lr', 'nan'], "'nan' is not a number above 0"),
+        (['--studies', 'lr,width'], "'width' is not one of"),
+        (['--workers', '0'], "'0' is not 1, 2, 3"),
+        (['--seeds', '1.5'], "'1.5' is not 1, 2, 3"),
+        (['--optimizer', 'sgd'], 'invalid choice'),
+    ],
+)
+def test_bad_options_are_refused(command, words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        runner.main([*command, *words])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_workers_and_torchrun_do_not_go_together(command, monkeypatch, capsys):
+    monkeypatch.setattr(processes, 'rank_and_world', lambda: (0, 2))
+    assert runner.main([*command, '--workers', '2']) == 1
+    assert '--workers 2 under torchrun' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'column, value, message',
+    [
+        ('lr', 'fast', "lr is 'fast', not float"),
+        ('lr', 'nan', 'lr is nan, below'),
+        ('tokens', '1.5', "tokens is '1.5', not int"),
+        ('tokens', '-64', 'tokens is -64, below'),
+        ('valid_loss', '-0.1', 'valid_loss is -0.1, below'),
+        ('study', 'grids', "study is 'grids', not one of"),
+        (None, None, f'{len(scaling.STUDY.columns) - 1} fields'),
+        ('twice', None, 'the run of line 3 again'),
+    ],
+)
+def test_a_malformed_row_is_refused_with_its_line(
+    tmp_path, column, value, message
+):
+    with RECORDED.open(newline='', encoding='utf-8') as file:
+        lines = list(csv.reader(file))[:6]
+    if column is None:
+        del lines[3][-1]
+    elif column == 'twice':
+        lines[3] = lines[2]
+    else:
+        lines[3][scaling.STUDY.columns.index(column)] = value
+    path = tmp_path / 'bad.csv'
+    with path.open('w', newline='', encoding='utf-8') as file:
+        csv.writer(file).writerows(lines)
+    with pytest.raises(ValueError, match=f'bad.csv, line 4: {message}'):
+        scaling.read_runs(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r'there is no file .*none\.csv'):
+        scaling.read_runs(tmp_path / 'none.csv')
+
+
+# ---- The recorded rows ----
+
+
+def test_the_recorded_runs():
+    """At least 60 runs over the decades of size, data and compute."""
+    data = scaling.read_runs(RECORDED)
+    grid = data[data.study == 'grid']
+    assert len(grid) >= 60
+
+    def decades(values):
+        return math.log10(values.max() / values.min())
+
+    documentation = data[data.corpus == 'documentation']
+    assert decades(documentation.non_embedding) > 3
+    assert decades(documentation.unique_tokens) > 2.9
+    assert decades(grid.non_embedding) > 4
+    assert decades(grid.tokens) > 2.7
+    assert decades(grid.flops_hoffmann) > 5
+    for run, measured, _ in scaling.STUDY.read(RECORDED)[0]:
+        counted = laws.count_parameters(run.config)
+        assert counted == (measured.non_embedding, measured.parameters)
+        flops = laws.train_flops(run.config, run.tokens)
+        assert measured.flops_hoffmann == flops
+    tuned = data[data.study == 'lr'].groupby(['corpus', 'num_hiddens'])
+    assert tuned.lr.nunique().min() >= 4
+
+
+def test_the_cheapest_recorded_row_can_be_repeated():
+    """To 3 % only: initialization and rounding changed since it was made."""
+    rows = [
+        row
+        for row in scaling.STUDY.read(RECORDED)[0]
+        if row.run.corpus == 'documentation' and row.made.device == 'cpu'
+    ]
+    row = min(rows, key=lambda row: row.run.cost)
+    digest = corpora.fingerprint(corpora.documentation())
+    if digest != row.run.corpus_digest:
+        pytest.skip('the documentation of this Python is another text')
+    again = runner.repeat(scaling.STUDY, row, device='cpu')
+    assert again.best_tokens == row.measured.best_tokens
+    assert again.parameters == row.measured.parameters
+    assert again.valid_loss == pytest.approx(row.measured.valid_loss, rel=0.03)
+    assert again.train_loss == pytest.approx(row.measured.train_loss, rel=0.03)
+
+
+def test_a_row_of_any_text_can_be_repeated(command, texts):
+    assert runner.main([*command, '--studies', 'lr']) == 0
+    rows, _ = scaling.STUDY.read(Path(command[1]))
+    row = rows[-1]
+    again = runner.repeat(scaling.STUDY, row, device='cpu', text=str(texts))
+    seconds = row.measured.seconds
+    assert dataclasses.replace(again, seconds=seconds) == row.measured
+    other = dataclasses.replace(row.run, seed=1)
+    again = runner.repeat(
+        scaling.STUDY, row._replace(run=other), device='cpu', text=str(texts)
+    )
+    assert again.valid_loss != row.measured.valid_loss
+
+
+def test_a_row_of_another_text_is_not_repeated(command, texts):
+    row = scaling.STUDY.read(RECORDED)[0][0]
+    with pytest.raises(ValueError, match=r'weather is \w{12}, not 18455'):
+        runner.repeat(scaling.STUDY, row, text=str(texts))
+    with pytest.raises(ValueError, match='folder is no option of the study'):
+        runner.repeat(scaling.STUDY, row, folder=str(texts))

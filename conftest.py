@@ -1,4 +1,4 @@
-"""The plugin that compares notebooks (tests/nbcompare.py), and Ctrl-C."""
+"""The plugin that compares notebooks, and fixtures of several tests."""
 
 import signal
 
@@ -16,3 +16,13 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The outputs that `figures` displays, as a list that grows."""
+    outputs = []
+    monkeypatch.setattr(
+        'figures.display', lambda data, raw: outputs.append(data)
+    )
+    return outputs

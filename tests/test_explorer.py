@@ -20,15 +20,6 @@ def random_maps(*shape, seed=0):
     return torch.softmax(torch.randn(shape, generator=generator), dim=-1)
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    outputs = []
-    monkeypatch.setattr(
-        figures, 'display', lambda data, raw: outputs.append(data)
-    )
-    return outputs
-
-
 def page_of(output):
     """The page inside the frame."""
     srcdoc = re.search(r'srcdoc="([^"]*)"', output['text/html']).group(1)

@@ -31,15 +31,6 @@ CAUSAL = torch.ones(3, 3, dtype=torch.bool).tril()
 SVG = '{http://www.w3.org/2000/svg}'
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    outputs = []
-    monkeypatch.setattr(
-        figures, 'display', lambda data, raw: outputs.append(data)
-    )
-    return outputs
-
-
 @pytest.fixture(autouse=True)
 def close():
     yield

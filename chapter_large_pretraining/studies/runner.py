@@ -254,30 +254,23 @@ def train(
     shard=False,
     **more,
 ):
-    """`utils.train` on endless batches, as a study needs it.
+    """`utils.train` as a study needs it.
 
     Ctrl-C raises KeyboardInterrupt. The `History` of a run that diverged has
     one entry, with infinite losses, at the step where that was seen, and the
     seconds since this process began it.
     """
     run = processes.Run(checkpoint, checkpoint_every, shard)
-    num_drawn, began = 0, time.perf_counter()
-
-    def counted():
-        nonlocal num_drawn
-        for batch in batches:
-            num_drawn += 1
-            yield batch
-
+    began = time.perf_counter()
     try:
         history = utils.train(
-            model, counted(), loss_fn, num_steps, *settings, run=run, **more
+            model, batches, loss_fn, num_steps, *settings, run=run, **more
         )
     except FloatingPointError:
         return utils.History(
             loss=[math.inf],
             seconds=[time.perf_counter() - began],
-            eval_step=[num_drawn],
+            eval_step=[run.step + 1],
             eval_loss=[math.inf],
         )
     if len(history.loss) < num_steps:

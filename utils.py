@@ -424,13 +424,13 @@ def orthogonalize(G):
     tall, square = G.shape[1] > G.shape[2], G.shape[1] == G.shape[2]
     X = G / (G.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for num_steps in (1, 1, 1, 1, 1) if square else (3, 2):
-        A = X.mT @ X if tall else X @ X.mT
+        A = X.mT.bmm(X) if tall else X.bmm(X.mT)
         Q = P = newton_schulz(A)
         for _ in range(num_steps - 1):
-            A = P @ A @ P
+            A = P.bmm(A).bmm(P)
             P = newton_schulz(A)
-            Q = P @ Q
-        X = X @ Q if tall else Q @ X
+            Q = P.bmm(Q)
+        X = X.bmm(Q) if tall else Q.bmm(X)
     return X
 
 

@@ -8,6 +8,7 @@ The parts follow each other as in the chapter. Shapes stand at line ends:
 import collections
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -87,7 +88,9 @@ def fused_attention(Q, K, V, mask=None, bias=None, scale=None, dropout=0.0):
     """The output of `attention` from PyTorch's fused kernel, no weights."""
     if bias is not None:
         mask = bias if mask is None else torch.where(mask, bias, -math.inf)
-    return F.scaled_dot_product_attention(Q, K, V, mask, dropout, scale=scale)
+    return F.scaled_dot_product_attention(
+        Q, K, V, mask, dropout, scale=scale,
+        enable_gqa=Q.shape[1] != K.shape[1])
 
 
 class KVCache:
@@ -216,18 +219,24 @@ def reach(model, X):
 # ---- Configuration ---------------------------------------------------------
 
 
-class GatedGELU(nn.Module):
-    """Half of (..., 2 * width), after GELU, times the other half (Shazeer,
+class Gated(nn.Module):
+    """Half of (..., 2 * width), activated, times the other half (Shazeer,
     2020, section 2)."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.activation = activation
 
     def forward(self, H):
         gate, H = H.chunk(2, dim=-1)
-        return F.gelu(gate, approximate='tanh') * H
+        return self.activation(gate) * H
 
 
 ACTIVATIONS = {
-    'relu': nn.ReLU, 'gelu': nn.GELU, 'gated_gelu': GatedGELU,
-    'gelu_tanh': lambda: nn.GELU(approximate='tanh')}
+    'relu': nn.ReLU, 'gelu': nn.GELU,
+    'gelu_tanh': lambda: nn.GELU(approximate='tanh'),
+    'gated_gelu': lambda: Gated(nn.GELU(approximate='tanh')),
+    'gated_silu': lambda: Gated(nn.SiLU())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,11 +245,14 @@ class Config:
 
     `ffn_num_hiddens` defaults to four times `num_hiddens`, `embedding_size`
     to `num_hiddens`, `head_width` to `num_hiddens` over `num_heads`, `scale`
-    to one over the square root of `head_width`. With `share_blks` all blocks
-    are one and the same. Relative positions fall into `num_buckets`, the
-    last for all from `max_distance` on. Raises ValueError for a size below
-    one, heads that do not divide `num_hiddens` and have no `head_width`, too
-    few buckets, a dropout outside [0, 1) and an unknown activation.
+    to one over the square root of `head_width`, `num_kv_heads` to
+    `num_heads`. With a `rotary_base` positions are not learned, but turn
+    queries and keys. With `share_blks` all blocks are one and the same.
+    Relative positions fall into `num_buckets`, the last for all from
+    `max_distance` on. Raises ValueError for a size below one, heads that do
+    not divide `num_hiddens` and have no `head_width`, groups of heads that
+    differ, a rotary base below one or an odd width for it, too few buckets,
+    a dropout outside [0, 1) and an unknown activation.
     """
 
     vocab_size: int
@@ -251,6 +263,8 @@ class Config:
     ffn_num_hiddens: int | None = None
     embedding_size: int | None = None
     head_width: int | None = None
+    num_kv_heads: int | None = None
+    rotary_base: float | None = None
     num_buckets: int = 32
     max_distance: int = 128
     num_segments: int = 2
@@ -274,13 +288,21 @@ class Config:
                              f'multiple of num_heads, {self.num_heads}')
         for name, value in {'ffn_num_hiddens': 4 * self.num_hiddens,
                             'embedding_size': self.num_hiddens,
-                            'head_width': self.num_hiddens // heads}.items():
+                            'head_width': self.num_hiddens // heads,
+                            'num_kv_heads': self.num_heads}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in (int, int | None) and value < 1:
                 raise ValueError(f'{field.name} is {value}, below 1')
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f'num_heads is {self.num_heads}, not a multiple '
+                             f'of num_kv_heads, {self.num_kv_heads}')
+        if self.rotary_base is not None and (
+                not 1 <= self.rotary_base < math.inf or self.head_width % 2):
+            raise ValueError(f'rotary_base is {self.rotary_base}, below 1, or '
+                             f'head_width is {self.head_width}, odd')
         if self.num_buckets < 4 or self.max_distance <= self.num_buckets // 2:
             raise ValueError(
                 f'num_buckets is {self.num_buckets}, below 4, or max_distance '
@@ -294,7 +316,8 @@ class Config:
 
 def check_unused(config, *names):
     """Raise ValueError for fields that a model has no use for, if set."""
-    plain = Config(config.vocab_size, config.num_hiddens, 1)
+    plain = Config(config.vocab_size, config.num_hiddens, config.num_heads,
+                   head_width=config.head_width)
     for name in names:
         value, default = getattr(config, name), getattr(plain, name)
         if value != default:
@@ -336,7 +359,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, config):
         num_hiddens, wide = config.num_hiddens, config.ffn_num_hiddens
-        gates = 2 if config.activation == 'gated_gelu' else 1
+        gates = 2 if config.activation.startswith('gated') else 1
         super().__init__(
             nn.Linear(num_hiddens, gates * wide, config.bias),
             ACTIVATIONS[config.activation](),
@@ -705,6 +728,71 @@ def evaluation_mode(model):
             module.training = mode
 
 
+# ---- Rotary positions and shared keys: extensions for today's decoders ------
+
+
+def rotary(X, start, base):
+    """Turn each pair of features of `X` by an angle, as a complex number.
+
+    `X` is (batch, num_heads, num_steps, d), its first position `start`. The
+    angle grows with the position, in the first pair by 1 a step, in the last
+    by almost 1 / `base`: products of queries and keys depend on the distance
+    between them. (Su et al., 2024, section 3.2)
+    """
+    num_steps, d = X.shape[2:]
+    positions = torch.arange(start, start + num_steps, device=X.device)
+    speeds = base ** (-torch.arange(0, d, 2, device=X.device) / d)
+    angles = positions[:, None] * speeds  # (num_steps, d / 2)
+    pairs = torch.view_as_complex(X.float().unflatten(-1, (-1, 2)))
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    return torch.view_as_real(turned).flatten(-2).type_as(X)
+
+
+class GroupedAttention(MultiHeadAttention):
+    """Self-attention with rotary positions and shared keys, if so configured.
+
+    Each of `num_kv_heads` keys and values serves a group of queries, and a
+    cache holds only these (Ainslie et al., 2023, section 2.2).
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        num_heads = config.num_heads + 2 * config.num_kv_heads
+        self.W_qkv = nn.Linear(
+            config.num_hiddens, num_heads * config.head_width, config.bias)
+
+    def forward(self, X, mask=None, bias=None, cache=None):
+        Q, K, V = self.project(X)
+        if self.config.rotary_base:
+            start = 0 if cache is None else len(cache)
+            Q = rotary(Q, start, self.config.rotary_base)
+            K = rotary(K, start, self.config.rotary_base)
+        if cache is not None:
+            K, V = cache.append(K, V)
+        return self.attend(Q, K, V, mask, bias)
+
+    def project(self, X):
+        """Queries (batch, num_heads, num_steps, d), and fewer of the rest."""
+        check_width(X, self.config.num_hiddens)
+        queries, keys = self.config.num_heads, self.config.num_kv_heads
+        heads = self.W_qkv(X).unflatten(-1, (queries + 2 * keys, -1))
+        return heads.transpose(1, 2).split((queries, keys, keys), dim=1)
+
+    def attend(self, Q, K, V, mask=None, bias=None):
+        if self.recorded is not None:  # the fused kernel knows groups
+            size = Q.shape[1] // K.shape[1]
+            K, V = (H.repeat_interleave(size, dim=1) for H in (K, V))
+        return super().attend(Q, K, V, mask, bias)
+
+
+def gpt_block(config):
+    """A block of a GPT, its attention grouped where `config` asks for it."""
+    blk = Block(config)
+    if config.rotary_base or config.num_kv_heads < config.num_heads:
+        blk.attention.layer = GroupedAttention(config)
+    return blk
+
+
 # ---- GPT: the decoder -------------------------------------------------------
 
 
@@ -714,8 +802,9 @@ class GPT(nn.Module):
     Maps token ids (batch, num_steps) to next-token scores (batch, num_steps,
     vocab_size). `mask` is causal unless given; a list has one for each block
     (Brown et al., 2020, section 2.1). With `new_caches`, `X` continues what
-    was fed before. Raises ValueError for ids outside the vocabulary, an
-    empty batch, more than `max_len` tokens, and another number of masks.
+    was fed before. With `last` that many positions are scored, else all.
+    Raises ValueError for ids outside the vocabulary, an empty batch, more
+    than `max_len` tokens, and another number of masks.
     """
 
     def __init__(self, config):
@@ -725,9 +814,11 @@ class GPT(nn.Module):
         vocab_size, num_hiddens = config.vocab_size, config.num_hiddens
         self.config = config
         self.token_embedding = nn.Embedding(vocab_size, num_hiddens)
-        self.pos_embedding = nn.Embedding(config.max_len, num_hiddens)
+        self.pos_embedding = None
+        if not config.rotary_base:
+            self.pos_embedding = nn.Embedding(config.max_len, num_hiddens)
         self.dropout = nn.Dropout(config.dropout)
-        self.blks = nn.ModuleList(Block(config)
+        self.blks = nn.ModuleList(gpt_block(config)
                                   for _ in range(config.num_blks))
         self.norm = norm(config) if config.pre_norm else nn.Identity()
         self.head = nn.Linear(num_hiddens, vocab_size, bias=False)
@@ -740,9 +831,11 @@ class GPT(nn.Module):
         start = len(caches[0]) if caches else 0
         check_ids(X, self.config, start)
         num_steps = X.shape[1]
-        positions = torch.arange(start, start + num_steps, device=X.device)
-        H = self.token_embedding(X) + self.pos_embedding(positions)
-        H = self.dropout(H)  # (batch, num_steps, num_hiddens)
+        H = self.token_embedding(X)  # (batch, num_steps, num_hiddens)
+        if self.pos_embedding is not None:
+            positions = torch.arange(start, start + num_steps)
+            H = H + self.pos_embedding(positions.to(X.device))
+        H = self.dropout(H)
         if mask is None:
             mask = causal_mask(num_steps, start + num_steps, X.device)
         masks = mask if isinstance(mask, list) else [mask] * len(self.blks)
@@ -752,8 +845,9 @@ class GPT(nn.Module):
             H = blk(H, masks[i], cache=caches[i] if caches else None)
         return self.norm(H)
 
-    def forward(self, X, mask=None, caches=None):
-        return self.head(self.encode(X, mask, caches))
+    def forward(self, X, mask=None, caches=None, last=0):
+        H = self.encode(X, mask, caches)
+        return self.head(H[:, -last:])
 
     def new_caches(self):
         return [KVCache() for _ in self.blks]
@@ -799,7 +893,8 @@ class BERT(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_unused(config, 'num_buckets', 'max_distance')
+        check_unused(config, 'num_buckets', 'max_distance', 'rotary_base',
+                     'num_kv_heads')
         self.config = config
         num_hiddens, width = config.num_hiddens, config.embedding_size
         self.token_embedding = nn.Embedding(config.vocab_size, width)
@@ -947,7 +1042,7 @@ class T5(nn.Module):
     def __init__(self, config):
         super().__init__()
         check_unused(config, 'share_blks', 'embedding_size', 'num_segments',
-                     'mlm_transform')
+                     'mlm_transform', 'rotary_base', 'num_kv_heads')
         vocab_size, num_hiddens = config.vocab_size, config.num_hiddens
         self.config = config
         self.token_embedding = nn.Embedding(vocab_size, num_hiddens)
@@ -1214,12 +1309,13 @@ def generate(model, X, num_tokens, stop=None, use_cache=True, scores=None,
     if X.shape[1] + num_tokens > model.config.max_len:
         raise ValueError(f'{X.shape[1]} + {num_tokens} tokens, more than '
                          f'max_len, {model.config.max_len}')
+    scores = scores or functools.partial(model, last=1)
     caches = model.new_caches() if use_cache else None
     inputs = X = X.to(next(model.parameters()).device)
     stopped = torch.zeros(len(X), dtype=torch.bool, device=X.device)
     with evaluation_mode(model):
         for _ in range(num_tokens):
-            logits = (scores or model)(inputs, caches=caches)[:, -1]
+            logits = scores(inputs, caches=caches)[:, -1]
             token = sample(logits, **options)  # (batch,)
             if stop is not None:
                 token = token.masked_fill(stopped, stop)

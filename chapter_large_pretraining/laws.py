@@ -32,7 +32,8 @@ def count_parameters(config):
     with torch.device('meta'):
         model = GPT(config)
     total = sum(p.numel() for p in model.parameters())
-    tables = [model.token_embedding, model.pos_embedding]
+    tables = [model.token_embedding]
+    tables += [] if config.rotary_base else [model.pos_embedding]
     tables += [] if config.tie_weights else [model.head]
     return total - sum(table.weight.numel() for table in tables), total
 
@@ -54,9 +55,12 @@ def train_flops(config, num_tokens, num_steps=None, rule='hoffmann'):
         raise ValueError(f"rule is {rule!r}, not 'kaplan' or 'hoffmann'")
     num_steps = in_double(config.max_len if num_steps is None else num_steps)
     d, wide = in_double(config.num_hiddens), in_double(config.ffn_num_hiddens)
-    projections = 2 * 4 * d * d
-    scores = 2 * num_steps * d * 2 + 3 * config.num_heads * num_steps
-    block = projections + scores + 2 * 2 * d * wide
+    queries = config.num_heads * in_double(config.head_width)
+    keys = config.num_kv_heads * in_double(config.head_width)
+    projections = 2 * d * (2 * queries + 2 * keys)
+    scores = 2 * num_steps * queries * 2 + 3 * config.num_heads * num_steps
+    matrices = 3 if config.activation.startswith('gated') else 2
+    block = projections + scores + 2 * matrices * d * wide
     tables = 2 * 2 * config.vocab_size * d
     return 3 * (config.num_blks * block + tables) * num_tokens
 

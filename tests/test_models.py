@@ -344,7 +344,7 @@ def test_generate_stops_and_fills():
         def new_caches(self):
             return None
 
-        def forward(self, X, caches=None):
+        def forward(self, X, caches=None, last=0):
             return nn.functional.one_hot(X + 1, 11) * self.one
 
     X = torch.tensor([[1], [3]])

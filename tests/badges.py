@@ -42,7 +42,7 @@ TRIED = """
     for extra in (
         EXTRAS
     ):
-        if os.system(f'{sys.executable} -m pip -qqq {extra}'):
+        if os.system(f'{sys.executable} -m pip -q {extra} 2> /dev/null'):
             print('pip', extra, 'failed: sections that use it say so')"""
 EXTRAS = {
     'bert.ipynb': [

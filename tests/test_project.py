@@ -373,7 +373,7 @@ def test_the_first_cell_on_colab(tmp_path):
         (modules / 'log').unlink()
         start = (content, modules, '', colab, notebook)
         assert run_cell(*start) == expected
-        tried = [f'-qqq {extra}' for extra in extras]
+        tried = [f'-q {extra}' for extra in extras]
         assert read(modules / 'log').splitlines() == 2 * tried
         (modules / 'offline').touch()
         printed = run_cell(*start)

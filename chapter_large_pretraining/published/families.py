@@ -218,6 +218,7 @@ def llama_config(settings):
         attention_bias=False,
         mlp_bias=False,
         hidden_act='silu',
+        is_encoder_decoder=False,
         pretraining_tp=1,
         rope_interleaved=False,
     )

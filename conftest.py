@@ -1,5 +1,6 @@
 """The plugin that compares notebooks, and fixtures of several tests."""
 
+import os
 import signal
 
 import pytest
@@ -26,3 +27,22 @@ def shown(monkeypatch):
         'figures.display', lambda data, raw: outputs.append(data)
     )
     return outputs
+
+
+@pytest.fixture(scope='session')
+def packaged_file():
+    """Where a model that a package carries is; see `published.packaged`.
+
+    Without it the test is skipped or, with CHAPTER_REQUIRE_MODELS, fails.
+    """
+    import published
+
+    def find(name):
+        path = published.packaged(name)
+        if path is None:
+            required = os.environ.get('CHAPTER_REQUIRE_MODELS')
+            miss = pytest.fail if required else pytest.skip
+            miss(f'not checked: {name} is not at hand')
+        return path
+
+    return find

@@ -1,4 +1,4 @@
-"""The published BERT, RoBERTa, GPT-2 and T5 in the chapter's models."""
+"""Published BERT, RoBERTa, GPT-2, T5 and Llama in the chapter's models."""
 
 import dataclasses
 import re
@@ -9,7 +9,16 @@ from torch import nn
 
 from utils import BERT, GPT, T5, Config, causal_mask
 
-from .files import Settings, Weights, official_folder, weight_files
+from .files import (
+    IRRELEVANT,
+    Settings,
+    Weights,
+    gguf_file,
+    official_folder,
+    read_json,
+    weight_files,
+)
+from .quantized import GGUF
 
 PUBLISHED_ACTIVATIONS = {  # and what they are called in `Config`
     'relu': 'relu',
@@ -19,7 +28,15 @@ PUBLISHED_ACTIVATIONS = {  # and what they are called in `Config`
 }
 
 
-def keep(name, W):
+LLAMA = {
+    'rms_norm': True,
+    'bias': False,
+    'activation': 'gated_silu',
+    'scaled_init': False,
+}
+
+
+def keep(name, W, config):
     """The tensor as it stands in the file."""
     return W
 
@@ -28,22 +45,22 @@ def keep(name, W):
 class Family:
     """How checkpoints of one kind become models of the chapter.
 
-    `parts` of a Config says for each module of ours of which modules of the
-    file it is made. `renamed` turns other spellings of a tensor's name into
-    the usual one, `copies` names what tied weights repeat. `constants` are
-    tensors without weights, each with a check of its value. `optional`
-    modules may be missing. `convert` changes the layout of a tensor, and
-    `restore` gives back that of the file.
+    `architectures` says for each name in a file which modules of ours such
+    a file may lack, heads among them. `parts` of a Config says for each
+    module of ours of which modules of the file it is made. `renamed` turns
+    other spellings of a tensor's name into the usual one, `copies` names
+    what tied weights repeat. `constants` are tensors without weights, each
+    with a check of its value. `convert` changes the layout of a tensor, and
+    `restore` gives back its shape in the file.
     """
 
     model: type
-    architectures: tuple
+    architectures: dict
     config: Callable
     parts: Callable
     copies: dict
     renamed: dict
     constants: dict
-    optional: tuple = ()
     convert: Callable = keep
     restore: Callable = keep
 
@@ -172,6 +189,100 @@ def t5_config(settings):
     )
 
 
+def rotary_base(settings):
+    """The base of rotary positions; ValueError for those that are scaled.
+
+    Newer files have it in `rope_parameters`, older ones by itself, beside a
+    `rope_scaling`.
+    """
+    rope = {}
+    for key in ('rope_scaling', 'rope_parameters'):
+        values = settings.take(key, {})
+        if not isinstance(values, dict):
+            raise ValueError(f'{settings.path}: {key} is {values!r}')
+        rope |= values
+    if 'rope_theta' in rope:
+        settings.values['rope_theta'] = rope.pop('rope_theta')
+    plain = {'rope_type': 'default', 'type': 'default'}
+    if any(plain.get(key) != value for key, value in rope.items()):
+        raise ValueError(
+            f'{settings.path}: the rotary positions are scaled ({rope}), '
+            'which our models do not do'
+        )
+    return settings.positive('rope_theta', 10000.0)
+
+
+def llama_config(settings):
+    """What a Llama says, unless it has biases or scaled rotary positions."""
+    settings.require(
+        attention_bias=False,
+        mlp_bias=False,
+        hidden_act='silu',
+        is_encoder_decoder=False,
+        pretraining_tp=1,
+        rope_interleaved=False,
+    )
+    dropout = settings.number('attention_dropout', 0.0)
+    if dropout:
+        raise ValueError(
+            f'{settings.path}: attention_dropout is {dropout}, not 0: with '
+            'dropout, our models have it in every layer'
+        )
+    num_hiddens = settings.size('hidden_size')
+    num_heads = settings.size('num_attention_heads')
+    return Config(
+        vocab_size=settings.size('vocab_size'),
+        num_hiddens=num_hiddens,
+        num_heads=num_heads,
+        num_kv_heads=settings.size('num_key_value_heads', num_heads),
+        head_width=settings.size('head_dim', num_hiddens // num_heads),
+        num_blks=settings.size('num_hidden_layers'),
+        max_len=settings.size('max_position_embeddings', 2048),
+        ffn_num_hiddens=settings.size('intermediate_size'),
+        norm_eps=settings.number('rms_norm_eps', 1e-6),
+        rotary_base=rotary_base(settings),
+        tie_weights=settings.flag('tie_word_embeddings', False),
+        **LLAMA,
+    )
+
+
+def gguf_llama_config(settings):
+    """What a Llama in GGUF says, unless it has experts or is scaled."""
+    key = 'llama.{}'.format
+    num_hiddens = settings.size(key('embedding_length'))
+    num_heads = settings.size(key('attention.head_count'))
+    head_width = settings.size(
+        key('attention.key_length'), num_hiddens // num_heads
+    )
+    settings.require(
+        **{
+            key('attention.value_length'): head_width,
+            key('rope.dimension_count'): head_width,
+            key('rope.scaling.type'): 'none',
+            key('rope.scale_linear'): 1.0,
+            key('expert_count'): 0,
+        }
+    )
+    return Config(
+        vocab_size=settings.size(
+            key('vocab_size'),
+            len(settings.values.get('tokenizer.ggml.tokens', ())),
+        ),
+        num_hiddens=num_hiddens,
+        num_heads=num_heads,
+        num_kv_heads=settings.size(key('attention.head_count_kv'), num_heads),
+        head_width=head_width,
+        num_blks=settings.size(key('block_count')),
+        max_len=settings.size(key('context_length')),
+        ffn_num_hiddens=settings.size(key('feed_forward_length')),
+        norm_eps=settings.number(
+            key('attention.layer_norm_rms_epsilon'), 1e-5
+        ),
+        rotary_base=settings.positive(key('rope.freq_base'), 10000.0),
+        **LLAMA,
+    )
+
+
 def count_up(W):
     return W.flatten().long().equal(torch.arange(W.numel()))
 
@@ -180,25 +291,39 @@ def causal(W):
     return W.equal(causal_mask(W.shape[-1])[None, None].to(W.dtype))
 
 
-def next_is_one(name, W):
+def next_is_one(name, W, config):
     """For `bert_loss` a text that follows is 1, as published it is 0."""
     return W.flip(0) if name.startswith('nsp') else W
 
 
-def without_padding_positions(name, W):
+def without_padding_positions(name, W, config):
     return W[2:] if name == 'pos_embedding.weight' else W
 
 
-def with_padding_positions(name, W):
+def with_padding_positions(name, W, config):
     """As in the file, except for the values of the rows that are added."""
     if name != 'pos_embedding.weight':
         return W
     return torch.cat((W.new_zeros(2, W.shape[1]), W))
 
 
-def transpose_products(name, W):
+def transpose_products(name, W, config):
     """GPT-2 keeps the matrices of its blocks transposed."""
     return W.T if name.startswith('blks') and W.dim() == 2 else W
+
+
+def pair_rotated(name, W, config):
+    """Order queries and keys by the pairs of features that turn together.
+
+    Llama's files have first all first features of the pairs, then all
+    second ones.
+    """
+    if not name.endswith('W_qkv.weight'):
+        return W
+    num_turned = (config.num_heads + config.num_kv_heads) * config.head_width
+    QK, V = W[:num_turned], W[num_turned:]
+    heads = QK.unflatten(0, (-1, 2, config.head_width // 2))
+    return torch.cat((heads.transpose(1, 2).flatten(0, 2), V))
 
 
 def encoder_parts(base):
@@ -300,16 +425,56 @@ def t5_parts(config):
     )
 
 
+def llama_parts(config):
+    """The gate is the first half of what ours has as one matrix."""
+    layer = 'model.layers.{}.'
+    return {
+        'token_embedding': 'model.embed_tokens',
+        'blks.{}.attention.norm': f'{layer}input_layernorm',
+        'blks.{}.attention.layer.W_qkv': ' '.join(
+            f'{layer}self_attn.{part}_proj' for part in 'qkv'
+        ),
+        'blks.{}.attention.layer.W_o': f'{layer}self_attn.o_proj',
+        'blks.{}.ffn.norm': f'{layer}post_attention_layernorm',
+        'blks.{}.ffn.layer.0': f'{layer}mlp.gate_proj {layer}mlp.up_proj',
+        'blks.{}.ffn.layer.2': f'{layer}mlp.down_proj',
+        'norm': 'model.norm',
+        'head': 'lm_head',
+    }
+
+
+def gguf_llama_parts(config):
+    """The same modules by the names of GGUF."""
+    return {
+        'token_embedding': 'token_embd',
+        'blks.{}.attention.norm': 'blk.{}.attn_norm',
+        'blks.{}.attention.layer.W_qkv': (
+            'blk.{}.attn_q blk.{}.attn_k blk.{}.attn_v'
+        ),
+        'blks.{}.attention.layer.W_o': 'blk.{}.attn_output',
+        'blks.{}.ffn.norm': 'blk.{}.ffn_norm',
+        'blks.{}.ffn.layer.0': 'blk.{}.ffn_gate blk.{}.ffn_up',
+        'blks.{}.ffn.layer.2': 'blk.{}.ffn_down',
+        'norm': 'output_norm',
+        'head': 'output',
+    }
+
+
 OLD_NORMS = {r'\.gamma$': '.weight', r'\.beta$': '.bias'}
 FAMILIES = {
     'bert': Family(
         model=BERT,
-        architectures=('BertForMaskedLM', 'BertForPreTraining'),
+        architectures={
+            'BertForMaskedLM': ('pooler', 'nsp'),
+            'BertForPreTraining': ('pooler', 'nsp'),
+            'BertModel': ('mlm', 'pooler', 'nsp'),
+        },
         config=bert_config,
         parts=bert_parts,
         renamed={
             **OLD_NORMS,
             r'^cls\.predictions\.bias$': 'cls.predictions.decoder.bias',
+            r'^(?=(embeddings|encoder|pooler)\.)': 'bert.',
         },
         copies={
             'cls.predictions.decoder.weight': (
@@ -317,28 +482,32 @@ FAMILIES = {
             ),
         },
         constants={r'bert\.embeddings\.position_ids': count_up},
-        optional=('pooler', 'nsp'),
         convert=next_is_one,
     ),
     'roberta': Family(
         model=BERT,
-        architectures=('RobertaForMaskedLM',),
+        architectures={
+            'RobertaForMaskedLM': ('pooler', 'nsp'),
+            'RobertaModel': ('mlm', 'pooler', 'nsp'),
+        },
         config=roberta_config,
         parts=roberta_parts,
-        renamed={r'^lm_head\.bias$': 'lm_head.decoder.bias'},
+        renamed={
+            r'^lm_head\.bias$': 'lm_head.decoder.bias',
+            r'^(?=(embeddings|encoder|pooler)\.)': 'roberta.',
+        },
         copies={
             'lm_head.decoder.weight': (
                 'roberta.embeddings.word_embeddings.weight'
             ),
         },
         constants={r'roberta\.embeddings\.position_ids': count_up},
-        optional=('pooler', 'nsp'),
         convert=without_padding_positions,
         restore=with_padding_positions,
     ),
     'gpt2': Family(
         model=GPT,
-        architectures=('GPT2LMHeadModel',),
+        architectures={'GPT2LMHeadModel': (), 'GPT2Model': ('head',)},
         config=gpt2_config,
         parts=gpt2_parts,
         renamed={r'^transformer\.': ''},
@@ -354,7 +523,10 @@ FAMILIES = {
     ),
     't5': Family(
         model=T5,
-        architectures=('T5ForConditionalGeneration', 'T5WithLMHeadModel'),
+        architectures={
+            'T5ForConditionalGeneration': (),
+            'T5WithLMHeadModel': (),
+        },
         config=t5_config,
         parts=t5_parts,
         renamed={r'^(en|de)coder\.embed_tokens\.weight$': 'shared.weight'},
@@ -364,6 +536,32 @@ FAMILIES = {
             r'decoder\.block\.0\.layer\.1\.EncDecAttention'
             r'\.relative_attention_bias\.weight': lambda W: True,
         },
+    ),
+    'llama': Family(
+        model=GPT,
+        architectures={'LlamaForCausalLM': (), 'LlamaModel': ('head',)},
+        config=llama_config,
+        parts=llama_parts,
+        renamed={r'^(?=(embed_tokens|layers|norm)\.)': 'model.'},
+        copies={'lm_head.weight': 'model.embed_tokens.weight'},
+        # in old files, how far each pair of features turns
+        constants={
+            r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq': (
+                lambda W: W.dim() == 1 and W[0] == 1 and (W.diff() < 0).all()
+            ),
+        },
+        convert=pair_rotated,
+    ),
+}
+GGUF_FAMILIES = {
+    'llama': Family(
+        model=GPT,
+        architectures={},
+        config=gguf_llama_config,
+        parts=gguf_llama_parts,
+        renamed={},
+        copies={'output.weight': 'token_embd.weight'},
+        constants={},
     ),
 }
 
@@ -383,18 +581,44 @@ class Absent(nn.Module):
 
 
 def read_config(folder):
-    """The family of a checkpoint and its Config; ValueError if unknown."""
-    settings = Settings(folder / 'config.json')
+    """The family of a checkpoint, its Config and what it may lack.
+
+    Raises ValueError for settings that are unknown.
+    """
+    path = folder / 'config.json'
+    settings = Settings(path, read_json(path))
     family = settings.choose('model_type', FAMILIES, '')
-    given = settings.take('architectures', family.architectures)
-    if not set(given) & set(family.architectures):
+    given = settings.take('architectures', [*family.architectures])
+    known = [name for name in given if name in family.architectures]
+    if not known:
         raise ValueError(
-            f'{settings.path}: architectures is {given}, which has other '
-            f'heads than {" or ".join(family.architectures)}'
+            f'{path}: architectures is {given}, which has other heads than '
+            f'{" or ".join(family.architectures)}'
         )
     config = family.config(settings)
-    settings.finish()
-    return family, config
+    settings.finish(IRRELEVANT)
+    return family, config, family.architectures[known[0]]
+
+
+def read_gguf(file):
+    """The family and Config that a `GGUF` file says; else ValueError."""
+    settings = Settings(file.path, file.settings)
+    family = settings.choose('general.architecture', GGUF_FAMILIES, '')
+    settings.require(**{'general.quantization_version': 2})
+    config = family.config(settings)
+    settings.finish(r'(general|tokenizer|quantize)\..*')
+    tied = 'output.weight' not in file.tensors
+    return family, dataclasses.replace(config, tie_weights=tied)
+
+
+def open_checkpoint(place):
+    """Family, Config, tensors and what may be lacking of a checkpoint."""
+    path = gguf_file(place)
+    if path:
+        weights = GGUF(path)
+        return *read_gguf(weights), weights, ()
+    family, config, optional = read_config(place)
+    return family, config, Weights(weight_files(place)), optional
 
 
 def without_constants(weights, family, config):
@@ -412,10 +636,10 @@ def without_constants(weights, family, config):
     return names
 
 
-def fit(names, family, model):
+def fit(names, family, model, optional=()):
     """For each parameter of `model`, the tensors of the file that make it.
 
-    Each tensor stands in a tuple with its copies. Optional modules without
+    Each tensor stands in a tuple with its copies. `optional` modules without
     tensors become `Absent`. An output layer that a T5 lacks is tied, and not
     scaled unless the settings say so. Raises ValueError with both lists
     unless every tensor of the file and every parameter of the model has its
@@ -428,7 +652,7 @@ def fit(names, family, model):
     if family.model is T5 and 'lm_head.weight' not in found:
         model.head.weight = model.token_embedding.weight
     sources = family.sources(model)
-    for part in family.optional:
+    for part in optional:
         parameters = [x for x in sources if x.startswith(f'{part}.')]
         if not any(name in found for x in parameters for name in sources[x]):
             setattr(model, part, Absent(part))
@@ -461,46 +685,53 @@ def read_tensor(weights, copies):
     return tensor.float()
 
 
-def new_value(name, tensors, shape, family):
-    """A parameter made of tensors of the file, or ValueError for its shape."""
+def new_value(name, tensors, shape, family, config):
+    """A parameter made of tensors of the file, or ValueError for its shape.
+
+    Three tensors are the queries of all heads, their keys and their values;
+    else all have as many rows.
+    """
+    heads = config.num_heads, config.num_kv_heads, config.num_kv_heads
+    shares = heads if len(tensors) == 3 else (1,) * len(tensors)
+    empty = torch.empty(shape, device='meta')
+    whole = family.restore(name, empty, config).shape
+    needed = [
+        (whole[0] * share // sum(shares), *whole[1:]) for share in shares
+    ]
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    if len({*shapes}) == 1 and shapes[0]:
-        W = family.convert(
-            name, torch.cat(tensors)
-        )  # a copy: the file may close
-        if W.shape == shape:
-            return nn.Parameter(W.contiguous())
-    whole = family.restore(name, torch.empty(shape, device='meta')).shape
-    needed = whole[0] // len(tensors), *whole[1:]
-    layout = ', transposed' if whole == shape[::-1] != shape else ''
-    raise ValueError(
-        f'{name} of shape {tuple(shape)} is made of {len(tensors)} of shape '
-        f'{needed} in the file{layout}, not of {shapes}'
-    )
+    if shapes != needed:
+        layout = ', transposed' if whole == shape[::-1] != shape else ''
+        raise ValueError(
+            f'{name} of shape {tuple(shape)} is made of {needed} in the file'
+            f'{layout}, not of {shapes}'
+        )
+    W = torch.cat(tensors)  # a copy: the file may close
+    return nn.Parameter(family.convert(name, W, config).contiguous())
 
 
 def load_official(name_or_path, revision=None, download=True):
-    """The published BERT, RoBERTa, GPT-2 or T5 as a model of the chapter.
+    """A published BERT, RoBERTa, GPT-2, T5 or Llama as a chapter's model.
 
     For what the arguments mean and for errors without a checkpoint see
-    `official_folder`. The model is in evaluation mode, in float32. Raises
-    ValueError for a file that is damaged or cut off, for another
-    architecture, for settings that our models cannot follow and, with both
-    lists, unless each tensor of the file and of the model has its
-    counterpart. Only safetensors files are read.
+    `official_folder`. The model is in evaluation mode, in float32; a part
+    whose weights the file lacks (a `BertModel` has no heads) raises
+    ValueError when it is used. Raises ValueError for a file that is damaged
+    or cut off, for another architecture, for settings that our models cannot
+    follow and, with both lists, unless each tensor of the file and of the
+    model has its counterpart. Safetensors are read and, of a Llama, GGUF;
+    ImportError where the package for that is missing.
     """
     folder = official_folder(name_or_path, revision, download)
-    family, config = read_config(folder)
-    weights = Weights(weight_files(folder))
+    family, config, weights, optional = open_checkpoint(folder)
     with torch.device('meta'):
         model = family.model(config)
     try:
         names = without_constants(weights, family, config)
-        sources = fit(names, family, model)
+        sources = fit(names, family, model, optional)
         values = {}
         for name, p in model.named_parameters():
             tensors = [read_tensor(weights, c) for c in sources[name]]
-            values[p] = new_value(name, tensors, p.shape, family)
+            values[p] = new_value(name, tensors, p.shape, family, config)
     except ValueError as error:
         raise ValueError(f'{folder}: {error}') from error
     state = model.state_dict(keep_vars=True)  # tied weights: twice the same

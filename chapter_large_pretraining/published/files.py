@@ -2,10 +2,11 @@
 
 A checkpoint is a folder as the Hugging Face hub lays it out: config.json,
 the weights in model.safetensors or in several such files with an index, and
-the files of the tokenizer. Nothing is unpickled.
+the files of the tokenizer. Or it is one GGUF file. Nothing is unpickled.
 """
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -20,6 +22,8 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+
+from .quantized import GGUF
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 FILES = [
@@ -41,14 +45,16 @@ HARMLESS = """
     architectures attn_implementation bos_token_id chunk_size_feed_forward
     classifier_dropout decoder_start_token_id directionality dtype
     eos_token_id finetuning_task gradient_checkpointing id2label
-    initializer_factor initializer_range label2id model_type n_ctx
+    initializer_factor initializer_range is_llama_config label2id model_type
+    n_ctx
     num_labels output_attentions output_hidden_states output_past
     pad_token_id pooler_fc_size pooler_num_attention_heads
     pooler_num_fc_layers pooler_size_per_head pooler_type prefix
     problem_type return_dict sep_token_id summary_activation
     summary_first_dropout summary_proj_to_labels summary_type
     summary_use_proj task_specific_params tf_legacy_loss tokenizer_class
-    torch_dtype torchscript transformers_version use_bfloat16 use_cache
+    torch_dtype torchscript transformers.js_config transformers_version
+    use_bfloat16 use_cache
 """
 GENERATION = """
     bad_words_ids begin_suppress_tokens diversity_penalty do_sample
@@ -60,7 +66,9 @@ GENERATION = """
     return_dict_in_generate suppress_tokens temperature top_k top_p
     typical_p
 """  # in older files, how to generate
-IRRELEVANT = {*HARMLESS.split(), *GENERATION.split()}
+IRRELEVANT = r'_.*|' + '|'.join(
+    re.escape(key) for key in (HARMLESS + GENERATION).split()
+)
 
 
 # ---- Folders and files ----
@@ -69,14 +77,15 @@ IRRELEVANT = {*HARMLESS.split(), *GENERATION.split()}
 def official_folder(name_or_path, revision=None, download=True):
     """The folder of a checkpoint: a local one, or that of a hub name.
 
-    A name such as 'openai-community/gpt2' is looked up in the hub's cache
-    and, with `download`, fetched into it; `revision` is a branch, tag or
-    commit there. Raises ValueError for what can be neither, ImportError if
+    The path of a GGUF file stands for itself. A name such as
+    'openai-community/gpt2' is looked up in the hub's cache and, with
+    `download`, fetched into it; `revision` is a branch, tag or commit there.
+    Raises ValueError for what can be neither, ImportError if
     `huggingface_hub` is needed and missing, FileNotFoundError if the cache
     does not have it, OSError for a download that failed.
     """
     folder = Path(name_or_path)
-    if folder.is_dir():
+    if folder.is_dir() or (folder.suffix == '.gguf' and folder.is_file()):
         return folder
     name = str(name_or_path)
     if folder.exists() or not HUB_NAME.fullmatch(name):
@@ -104,6 +113,24 @@ def official_folder(name_or_path, revision=None, download=True):
             f'{name!r} is no folder here and was not downloaded: {error}'
         ) from error
     return Path(found)
+
+
+def gguf_file(place):
+    """The GGUF file that a path is or, without other weights, holds.
+
+    None where weights are in safetensors; ValueError for several files.
+    """
+    if place.is_file():
+        return place
+    if (place / WEIGHTS).is_file() or (place / INDEX).is_file():
+        return None
+    found = sorted(place.glob('*.gguf'))
+    if len(found) > 1:
+        raise ValueError(
+            f'{place} holds {[path.name for path in found]}; give the path '
+            'of one'
+        )
+    return found[0] if found else None
 
 
 def weight_files(folder):
@@ -180,15 +207,14 @@ def read_json(path):
 
 
 class Settings:
-    """The values of a config.json, each taken once and checked.
+    """The settings in a file, each taken once and checked.
 
     The methods raise ValueError, with the file's name, for a value that the
     models of the chapter cannot follow.
     """
 
-    def __init__(self, path):
-        self.path = path
-        self.values = read_json(path)
+    def __init__(self, path, values):
+        self.path, self.values = path, dict(values)
 
     def take(self, key, default=None):
         """The value of `key`, which `finish` then no longer complains of.
@@ -219,6 +245,15 @@ class Settings:
             )
         return float(value)
 
+    def positive(self, key, default):
+        """A finite number above 0."""
+        value = self.take(key, default)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ValueError(
+                f'{self.path}: {key} is {value!r}, not a finite number above 0'
+            )
+        return float(value)
+
     def dropout(self, *keys):
         """What the keys, 0.1 by default, agree on: our models have one."""
         values = {key: self.number(key, 0.1) for key in keys}
@@ -246,15 +281,16 @@ class Settings:
         for key, value in expected.items():
             self.choose(key, {value: value}, value)
 
-    def finish(self):
-        """Raise ValueError if there is more than was taken."""
+    def finish(self, harmless):
+        """Raise ValueError if there is more than was taken.
+
+        `harmless` is a pattern of the keys that change no result.
+        """
         # an empty list or object, like null, asks for nothing
         left = {
             key: value
             for key, value in self.values.items()
-            if value not in (None, {}, [])
-            and key not in IRRELEVANT
-            and not key.startswith('_')
+            if value not in (None, {}, []) and not re.fullmatch(harmless, key)
         }
         if left:
             raise ValueError(
@@ -340,14 +376,90 @@ def byte_pairs(vocab, merges):
     return tokenizer
 
 
+# How the texts of byte-level vocabularies are cut before bytes are merged, by
+# llama.cpp's names: 'smollm' as tokenizer.json of SmolLM2 says, 'gpt-2' as
+# GPT-2's, 'llama-bpe' as Llama 3's
+LLAMA_3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+PRE_TOKENIZERS = {
+    'smollm': pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), BYTES]
+    ),
+    'gpt-2': BYTES,
+    'llama-bpe': pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA_3_WORDS), 'isolated'),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+}
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of tokens in GGUF
+GGUF_HARMLESS = (
+    r'tokenizer\.(chat_template.*|ggml\.(bos|eos|unknown|padding|eot|eom'
+    r'|seperator|mask|cls|fim_.*)_token_id)'
+)
+
+
+def gguf_tokenizer(path):
+    """The byte-level tokenizer in a GGUF file.
+
+    Where the file says 'smollm', digits are cut apart, which the reading of
+    GGUF in `transformers` 5 leaves out: SmolLM2 was trained with them apart,
+    by the tokenizer.json that it was released with. As there, a text loses
+    the bytes that have no token: for SmolLM2 those of six control characters
+    (U+0004, 6, 13, 14, 16 and 1D) and of planes 4 to 11 of Unicode, which
+    are not in use.
+    """
+    values = GGUF(path).settings
+    names = [name for name in values if name.startswith('tokenizer.')]
+    settings = Settings(path, {name: values[name] for name in names})
+    key = 'tokenizer.ggml.{}'.format
+    settings.require(**{key('model'): 'gpt2', key('add_space_prefix'): False})
+    is_llama_3 = settings.values.get(key('pre')) == 'llama-bpe'
+    pre_tokenizer = settings.choose(key('pre'), PRE_TOKENIZERS, '')
+    tokens = settings.take(key('tokens'))
+    merges = [tuple(x.split(' ')) for x in settings.take(key('merges'))]
+    kinds = settings.take(key('token_type'), [NORMAL] * len(tokens))
+    marks = {'bos': '', 'eos': ''}
+    for end in marks:
+        default = is_llama_3 and end == 'bos'
+        if settings.flag(key(f'add_{end}_token'), default):
+            marks[end] = tokens[settings.take(key(f'{end}_token_id'))]
+    settings.finish(GGUF_HARMLESS)
+    vocab = {token: i for i, token in enumerate(tokens)}
+    known = {NORMAL, CONTROL, USER_DEFINED, UNUSED}
+    if len(vocab) < len(kinds) or not known.issuperset(kinds):
+        raise ValueError('its tokens are not all different, or of other kinds')
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=is_llama_3))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoders.ByteLevel()
+    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+        tokenizer.add_tokens(
+            [
+                AddedToken(token, normalized=False, special=special)
+                for token, k in zip(tokens, kinds, strict=True)
+                if k == kind
+            ]
+        )
+    if any(marks.values()):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single='{bos} $A {eos}'.format(**marks).strip(),
+            special_tokens=[(t, vocab[t]) for t in marks.values() if t],
+        )
+    return tokenizer
+
+
 def load_tokenizer(name_or_path, revision=None, download=True):
     """The tokenizer of a checkpoint, a `tokenizers.Tokenizer`.
 
     It is read from tokenizer.json or, where that is missing, put together
-    from vocab.txt (BERT) or vocab.json and merges.txt (RoBERTa, GPT-2). T5's
-    version 1.1, published without tokenizer.json, has that of T5. For the
-    arguments see `official_folder`. Raises ValueError if there is none or
-    its file is damaged.
+    from vocab.txt (BERT), vocab.json and merges.txt (RoBERTa, GPT-2) or a
+    GGUF file; see `gguf_tokenizer`. T5's version 1.1, published without
+    tokenizer.json, has that of T5. For the arguments see `official_folder`.
+    Raises ValueError if there is none or its file is damaged.
     """
     folder = official_folder(name_or_path, revision, download)
     whole = folder / 'tokenizer.json'
@@ -356,15 +468,21 @@ def load_tokenizer(name_or_path, revision=None, download=True):
         if whole.is_file():
             tokenizer = Tokenizer.from_file(str(whole))
         elif (folder / 'vocab.txt').is_file():
-            settings = Settings(folder / 'tokenizer_config.json')
+            path = folder / 'tokenizer_config.json'
+            settings = Settings(path, read_json(path))
             lowercase = settings.flag('do_lower_case', True)
             tokenizer = word_pieces(folder / 'vocab.txt', lowercase)
         elif vocab.is_file() and merges.is_file():
             tokenizer = byte_pairs(vocab, merges)
+        elif file := gguf_file(folder):
+            tokenizer = gguf_tokenizer(file)
         else:
             raise ValueError(
-                'no tokenizer.json, vocab.txt, or vocab.json with merges.txt'
+                'no tokenizer.json, vocab.txt, vocab.json with merges.txt, or '
+                'GGUF file'
             )
+    except ImportError:
+        raise
     except Exception as error:  # tokenizers raises no class of its own
         raise ValueError(f'{folder}: no tokenizer: {error}') from error
     tokenizer.no_padding()

@@ -37,10 +37,38 @@ T5_STYLE = {
 }
 T5_HUGE = T5_STYLE | {'head_width': 128}
 T5_1_1 = T5_STYLE | {'activation': 'gated_gelu', 'tie_weights': False}
+LLAMA_STYLE = {
+    'vocab_size': 32000,
+    'max_len': 2048,
+    'rms_norm': True,
+    'bias': False,
+    'activation': 'gated_silu',
+    'rotary_base': 1e4,
+    'tie_weights': False,
+    'scaled_init': False,
+}
+SMOLLM2_STYLE = LLAMA_STYLE | {
+    'vocab_size': 49152,
+    'max_len': 8192,
+    'rotary_base': 1e5,
+    'tie_weights': True,
+}
+TINYLLAMA = LLAMA_STYLE | {'num_kv_heads': 4, 'ffn_num_hiddens': 5632}
+LLAMA_2_7B = LLAMA_STYLE | {'max_len': 4096, 'ffn_num_hiddens': 11008}
+LLAMA_3_8B = LLAMA_STYLE | {
+    'vocab_size': 128256,
+    'max_len': 8192,
+    'num_kv_heads': 8,
+    'ffn_num_hiddens': 14336,
+    'rotary_base': 5e5,
+}
 
 # num_hiddens, num_heads, num_blks and the rest. Devlin et al. (2019), section
 # 3; Lan et al. (2020), table 1; Radford et al. (2019), table 2; Raffel et al.
-# (2020), section 3.7; T5 1.1 as released
+# (2020), section 3.7; T5 1.1 as released; SmolLM2 as released (Ben Allal et
+# al., 2025); Zhang et al. (2024); Touvron et al. (2023b), as
+# released; Grattafiori et al. (2024), table 3, with the first vocabulary,
+# context and rotary base released, in April 2024
 SHAPES = {
     'bert-base': (768, 12, 12, BERT_STYLE),
     'bert-large': (1024, 16, 24, BERT_STYLE),
@@ -62,6 +90,22 @@ SHAPES = {
     't5-v1_1-large': (1024, 16, 24, T5_1_1 | {'ffn_num_hiddens': 2816}),
     't5-v1_1-xl': (2048, 32, 24, T5_1_1 | {'ffn_num_hiddens': 5120}),
     't5-v1_1-xxl': (4096, 64, 24, T5_1_1 | {'ffn_num_hiddens': 10240}),
+    'smollm2-135m': (
+        576,
+        9,
+        30,
+        SMOLLM2_STYLE | {'num_kv_heads': 3, 'ffn_num_hiddens': 1536},
+    ),
+    'smollm2-360m': (
+        960,
+        15,
+        32,
+        SMOLLM2_STYLE | {'num_kv_heads': 5, 'ffn_num_hiddens': 2560},
+    ),
+    'smollm2-1.7b': (2048, 32, 24, SMOLLM2_STYLE | {'rotary_base': 1.3e5}),
+    'tinyllama-1.1b': (2048, 32, 22, TINYLLAMA),
+    'llama2-7b': (4096, 32, 32, LLAMA_2_7B),
+    'llama3-8b': (4096, 32, 32, LLAMA_3_8B),
 }
 
 

@@ -20,6 +20,8 @@ loss        Seconds that `train` with Muon takes to the validation loss with
             betas 0.9 and 0.99, weight decay 0.1, clipping at 1, no dropout.
             Evaluations are not timed.
 generation  Greedy tokens with the cache of keys and values, and without.
+published   SmolLM2-135M, the chapter's GPT beside transformers with the same
+            weights: reading a text, and greedy tokens with the cache.
 """
 
 import argparse
@@ -40,13 +42,19 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 
 import corpora  # noqa: E402
 import d2l_import  # noqa: E402
+import published  # noqa: E402
 import utils  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
 
@@ -75,6 +83,7 @@ FULL = {
     'eval_every': 20,
     'lengths': [256, 512],
     'repeats': 3,
+    'published': {'read': [64, 512], 'write': 64, 'repeats': 5},
 }
 QUICK = {
     'shapes': SHAPES[-1:],
@@ -84,6 +93,7 @@ QUICK = {
     'eval_every': 5,
     'lengths': [32],
     'repeats': 1,
+    'published': {'read': [16], 'write': 4, 'repeats': 1},
 }
 RECIPE = {
     'optimizer': 'adamw',
@@ -405,12 +415,118 @@ def measure_generation(settings):
     return results
 
 
+def as_transformers(model):
+    """The Llama of transformers that has the weights of our `model`."""
+    config, d = model.config, model.config.head_width
+
+    def halves(W):
+        """Pairs of neighboring rows as the two halves of each head."""
+        return W.unflatten(0, (-1, d // 2, 2)).transpose(1, 2).flatten(0, 2)
+
+    sizes = LlamaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.num_hiddens,
+        intermediate_size=config.ffn_num_hiddens,
+        num_hidden_layers=config.num_blks,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        max_position_embeddings=config.max_len,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters={
+            'rope_type': 'default',
+            'rope_theta': config.rotary_base,
+        },
+        tie_word_embeddings=True,
+    )
+    with torch.device('meta'):
+        theirs = LlamaForCausalLM(sizes)
+    embedding = model.token_embedding.weight
+    values = {
+        'model.embed_tokens.weight': embedding,
+        'lm_head.weight': embedding,
+        'model.norm.weight': model.norm.weight,
+    }
+    queries, keys = config.num_heads * d, config.num_kv_heads * d
+    for i, blk in enumerate(model.blks):
+        own, ffn = blk.attention.layer, blk.ffn.layer
+        Q, K, V = own.W_qkv.weight.split((queries, keys, keys))
+        gate, up = ffn[0].weight.chunk(2)
+        parts = {
+            'input_layernorm': blk.attention.norm.weight,
+            'self_attn.q_proj': halves(Q),
+            'self_attn.k_proj': halves(K),
+            'self_attn.v_proj': V,
+            'self_attn.o_proj': own.W_o.weight,
+            'post_attention_layernorm': blk.ffn.norm.weight,
+            'mlp.gate_proj': gate,
+            'mlp.up_proj': up,
+            'mlp.down_proj': ffn[2].weight,
+        }
+        for name, W in parts.items():
+            values[f'model.layers.{i}.{name}.weight'] = W
+    theirs.load_state_dict(values, assign=True)
+    theirs.model.rotary_emb = type(theirs.model.rotary_emb)(sizes)
+    return theirs.eval()
+
+
+@torch.no_grad()
+def measure_published(settings):
+    """Tokens per second of SmolLM2, read and written, ours and theirs."""
+    path = published.packaged('smollm2')
+    if path is None:
+        return None
+    settings = settings['published']
+    model, results = published.load_official(path), {}
+    theirs = as_transformers(model)
+    torch.manual_seed(0)
+    num_tokens = settings['write']
+    for length in settings['read']:
+        X = torch.randint(model.config.vocab_size, (1, length))
+        own, other = model(X, last=1), theirs(X, logits_to_keep=1).logits
+        if not torch.allclose(own, other, atol=1e-3):
+            raise RuntimeError('the scores are not those of transformers')
+        ways = {
+            'read': {
+                'ours': lambda X=X: model(X, last=1),
+                'transformers': lambda X=X: theirs(X, logits_to_keep=1),
+            },
+            'write': {
+                'ours': lambda X=X: utils.generate(
+                    model, X, num_tokens, temperature=0
+                ),
+                'transformers': lambda X=X: theirs.generate(
+                    X,
+                    attention_mask=torch.ones_like(X),
+                    min_new_tokens=num_tokens,
+                    max_new_tokens=num_tokens,
+                    do_sample=False,
+                    pad_token_id=2,
+                ),
+            },
+        }
+        for way, actions in ways.items():
+            seconds = interleave(actions, settings['repeats'])
+            count = length if way == 'read' else num_tokens
+            rates = {n: count / median(s) for n, s in seconds.items()}
+            ratio = rates['ours'] / rates['transformers']
+            print(f'\nSmolLM2: {way} after {length} tokens, ratio {ratio:.2f}')
+            for name, rate in rates.items():
+                print(f'{name:14}{rate:8.1f} tokens/s')
+            results[f'{way} {length}'] = {
+                'tokens_per_second': rates,
+                'ratio': ratio,
+                'seconds': seconds,
+            }
+    return results
+
+
 # ---- The command ----
 
 PARTS = {
     'steps': measure_steps,
     'loss': measure_loss,
     'generation': measure_generation,
+    'published': measure_published,
 }
 
 

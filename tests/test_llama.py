@@ -188,9 +188,12 @@ def scaled(**values):
         (edited(pretraining_tp=2), 'pretraining_tp is 2, not 1'),
         (edited(rope_interleaved=True), 'rope_interleaved is True, not False'),
         (edited(sliding_window=16), "unknown meaning: {'sliding_window': 16}"),
-        (edited(num_key_value_heads=3), r'3.*num_heads|num_heads.*3'),
+        (
+            edited(num_key_value_heads=3),
+            'num_heads is 4, not .* num_kv_heads, 3',
+        ),
         (edited(num_key_value_heads=4), r'W_qkv.*\(32, 32\), \(32, 32\)\] in'),
-        (edited(head_dim=7), 'head_width|7'),
+        (edited(head_dim=7), 'head_width is 7, odd'),
         (edited(num_hidden_layers=4), r'Missing .*model.layers.3.input_layer'),
         (edited(tie_word_embeddings=True), 'tied, but not equal'),
         (

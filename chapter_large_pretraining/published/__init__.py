@@ -3,7 +3,7 @@
 from .families import load_official
 from .figures import MODELS
 from .files import at_hand, load_tokenizer
-from .packaged import PACKAGED, packaged
+from .packages import PACKAGED, packaged
 from .shapes import SHAPES, published_config
 
 __all__ = [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from utils import BERT, GPT, T5, Config, causal_mask
 
@@ -569,6 +570,18 @@ GGUF_FAMILIES = {
 # ---- Loading ----
 
 
+class Undrawn(TorchFunctionMode):
+    """New modules draw no normal weights, which will come from a file.
+
+    Drawing them on the device 'meta' would first import much of PyTorch.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.init.normal_:
+            return kwargs['tensor']
+        return function(*args, **(kwargs or {}))
+
+
 class Absent(nn.Module):
     """Stands for a part of a model that its checkpoint does not hold."""
 
@@ -723,7 +736,7 @@ def load_official(name_or_path, revision=None, download=True):
     """
     folder = official_folder(name_or_path, revision, download)
     family, config, weights, optional = open_checkpoint(folder)
-    with torch.device('meta'):
+    with torch.device('meta'), Undrawn():
         model = family.model(config)
     try:
         names = without_constants(weights, family, config)

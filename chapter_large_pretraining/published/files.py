@@ -46,8 +46,7 @@ HARMLESS = """
     classifier_dropout decoder_start_token_id directionality dtype
     eos_token_id finetuning_task gradient_checkpointing id2label
     initializer_factor initializer_range is_llama_config label2id model_type
-    n_ctx
-    num_labels output_attentions output_hidden_states output_past
+    n_ctx num_labels output_attentions output_hidden_states output_past
     pad_token_id pooler_fc_size pooler_num_attention_heads
     pooler_num_fc_layers pooler_size_per_head pooler_type prefix
     problem_type return_dict sep_token_id summary_activation
@@ -406,12 +405,14 @@ GGUF_HARMLESS = (
 def gguf_tokenizer(path):
     """The byte-level tokenizer in a GGUF file.
 
-    Where the file says 'smollm', digits are cut apart, which the reading of
-    GGUF in `transformers` 5 leaves out: SmolLM2 was trained with them apart,
-    by the tokenizer.json that it was released with. As there, a text loses
-    the bytes that have no token: for SmolLM2 those of six control characters
-    (U+0004, 6, 13, 14, 16 and 1D) and of planes 4 to 11 of Unicode, which
-    are not in use.
+    Where the file says 'smollm', every digit is cut from what is beside it,
+    as by the tokenizer.json that SmolLM2 was released with and trained with:
+    no token of it joins a digit with anything. The reading of GGUF in
+    `transformers` 5 leaves that out, so that of several blanks before a
+    number the last becomes a token by itself. Bytes without a token are lost
+    from a text, also as in training: for SmolLM2 those of six control
+    characters (U+0004, 6, 13, 14, 16 and 1D) and of planes 4 to 11 of
+    Unicode, where nothing is assigned.
     """
     values = GGUF(path).settings
     names = [name for name in values if name.startswith('tokenizer.')]

@@ -28,14 +28,13 @@ NUMBERS = {  # kinds of values in a header, in the letters of `struct`
     12: 'd',
 }
 VERSIONS = (2, 3)
-DAMAGE = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    UnicodeDecodeError,
-    struct.error,
-)
+
+
+class Damage(Exception):
+    """What is wrong with a header."""
+
+
+DAMAGE = Damage, MemoryError, OverflowError, UnicodeDecodeError, struct.error
 
 
 def import_gguf():
@@ -68,7 +67,7 @@ class Header:
         length = self.number('Q')
         text = self.data[self.at : self.at + length]
         if len(text) < length:
-            raise EOFError(f'a string of {length} bytes')
+            raise Damage(f'a string of {length} bytes')
         self.at += length
         return text.decode('utf-8')
 
@@ -77,11 +76,16 @@ class Header:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
-            return self.number(NUMBERS[kind])
+            return self.number(self.letter(kind))
         kind, count = self.number('I'), self.number('Q')
         if kind == STRING:
             return [self.string() for _ in range(count)]
-        return list(self.numbers(NUMBERS[kind], count))
+        return list(self.numbers(self.letter(kind), count))
+
+    def letter(self, kind):
+        if kind not in NUMBERS:
+            raise Damage(f'a value of kind {kind}')
+        return NUMBERS[kind]
 
 
 class GGUF:
@@ -133,26 +137,26 @@ class GGUF:
         for _ in range(num_settings):
             key = header.string()
             if key in self.settings:
-                self.damaged(f'{key} twice')
+                raise Damage(f'{key} twice')
             self.settings[key] = header.value()
         for _ in range(num_tensors):
             name = header.string()
             if name in self.tensors:
-                self.damaged(f'{name} twice')
+                raise Damage(f'{name} twice')
             shape = header.numbers('Q', header.number('I'))[::-1]
             kind, offset = header.number('I'), header.number('Q')
             self.tensors[name] = self.kind(name, kind), shape, offset
         alignment = self.settings.get('general.alignment', 32)
         if type(alignment) is not int or alignment < 1:
-            self.damaged(f'general.alignment is {alignment}')
+            raise Damage(f'general.alignment is {alignment}')
         start = math.ceil(header.at / alignment) * alignment
         for name, (kind, shape, offset) in self.tensors.items():
             block, width = self.gguf.GGML_QUANT_SIZES[kind]
             if not shape or shape[-1] % block or offset % alignment:
-                self.damaged(f'{name} of shape {shape} at byte {offset}')
+                raise Damage(f'{name} of shape {shape} at byte {offset}')
             num_bytes = math.prod(shape) // block * width
             if start + offset + num_bytes > size:
-                self.damaged(f'{name} ends behind the end of the file')
+                raise Damage(f'{name} ends behind the end of the file')
             place = start + offset, num_bytes
             self.tensors[name] = kind, shape, place
 

@@ -219,24 +219,12 @@ def reach(model, X):
 # ---- Configuration ---------------------------------------------------------
 
 
-class Gated(nn.Module):
-    """Half of (..., 2 * width), activated, times the other half (Shazeer,
-    2020, section 2)."""
-
-    def __init__(self, activation):
-        super().__init__()
-        self.activation = activation
-
-    def forward(self, H):
-        gate, H = H.chunk(2, dim=-1)
-        return self.activation(gate) * H
+def gelu_tanh():
+    return nn.GELU(approximate='tanh')
 
 
-ACTIVATIONS = {
-    'relu': nn.ReLU, 'gelu': nn.GELU,
-    'gelu_tanh': lambda: nn.GELU(approximate='tanh'),
-    'gated_gelu': lambda: Gated(nn.GELU(approximate='tanh')),
-    'gated_silu': lambda: Gated(nn.SiLU())}
+ACTIVATIONS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'gelu_tanh': gelu_tanh,
+               'gated_gelu': gelu_tanh, 'gated_silu': nn.SiLU}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +339,18 @@ def norm(config, width=None):
     return layer(width or config.num_hiddens, eps=config.norm_eps)
 
 
+class Gated(nn.Module):
+    """A linear layer, activated, times another (Shazeer, 2020, section 2)."""
+
+    def __init__(self, activation, *sizes):
+        super().__init__()
+        self.activation = activation
+        self.W_gate, self.W_in = nn.Linear(*sizes), nn.Linear(*sizes)
+
+    def forward(self, X):
+        return self.activation(self.W_gate(X)) * self.W_in(X)
+
+
 class FeedForward(nn.Sequential):
     """The position-wise feed-forward network of one block.
 
@@ -359,11 +359,12 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, config):
         num_hiddens, wide = config.num_hiddens, config.ffn_num_hiddens
-        gates = 2 if config.activation.startswith('gated') else 1
-        super().__init__(
-            nn.Linear(num_hiddens, gates * wide, config.bias),
-            ACTIVATIONS[config.activation](),
-            ResidualWriter(wide, num_hiddens, config.bias))
+        sizes = num_hiddens, wide, config.bias
+        layers = nn.Linear(*sizes), ACTIVATIONS[config.activation]()
+        if config.activation.startswith('gated'):
+            layers = [Gated(layers[1], *sizes)]
+        writer = ResidualWriter(wide, num_hiddens, config.bias)
+        super().__init__(*layers, writer)
 
 
 class Residual(nn.Module):
@@ -731,6 +732,15 @@ def evaluation_mode(model):
 # ---- Rotary positions and shared keys: extensions for today's decoders ------
 
 
+@functools.lru_cache(maxsize=1)  # all layers need the same
+def turns(start, num_steps, d, base, device):
+    """The turn of each pair at each position, (num_steps, d / 2), complex."""
+    positions = torch.arange(start, start + num_steps, device=device)
+    speeds = base ** (-torch.arange(0, d, 2, device=device) / d)
+    angles = positions[:, None] * speeds
+    return torch.polar(torch.ones_like(angles), angles)
+
+
 def rotary(X, start, base):
     """Turn each pair of features of `X` by an angle, as a complex number.
 
@@ -740,11 +750,8 @@ def rotary(X, start, base):
     between them. (Su et al., 2024, section 3.2)
     """
     num_steps, d = X.shape[2:]
-    positions = torch.arange(start, start + num_steps, device=X.device)
-    speeds = base ** (-torch.arange(0, d, 2, device=X.device) / d)
-    angles = positions[:, None] * speeds  # (num_steps, d / 2)
     pairs = torch.view_as_complex(X.float().unflatten(-1, (-1, 2)))
-    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    turned = pairs * turns(start, num_steps, d, base, X.device)
     return torch.view_as_real(turned).flatten(-2).type_as(X)
 
 
@@ -762,21 +769,20 @@ class GroupedAttention(MultiHeadAttention):
             config.num_hiddens, num_heads * config.head_width, config.bias)
 
     def forward(self, X, mask=None, bias=None, cache=None):
-        Q, K, V = self.project(X)
-        if self.config.rotary_base:
-            start = 0 if cache is None else len(cache)
-            Q = rotary(Q, start, self.config.rotary_base)
-            K = rotary(K, start, self.config.rotary_base)
+        Q, K, V = self.project(X, 0 if cache is None else len(cache))
         if cache is not None:
             K, V = cache.append(K, V)
         return self.attend(Q, K, V, mask, bias)
 
-    def project(self, X):
+    def project(self, X, start=0):
         """Queries (batch, num_heads, num_steps, d), and fewer of the rest."""
         check_width(X, self.config.num_hiddens)
         queries, keys = self.config.num_heads, self.config.num_kv_heads
         heads = self.W_qkv(X).unflatten(-1, (queries + 2 * keys, -1))
-        return heads.transpose(1, 2).split((queries, keys, keys), dim=1)
+        QK, V = heads.transpose(1, 2).split((queries + keys, keys), dim=1)
+        if self.config.rotary_base:
+            QK = rotary(QK, start, self.config.rotary_base)
+        return *QK.split((queries, keys), dim=1), V
 
     def attend(self, Q, K, V, mask=None, bias=None):
         if self.recorded is not None:  # the fused kernel knows groups

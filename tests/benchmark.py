@@ -450,7 +450,6 @@ def as_transformers(model):
     for i, blk in enumerate(model.blks):
         own, ffn = blk.attention.layer, blk.ffn.layer
         Q, K, V = own.W_qkv.weight.split((queries, keys, keys))
-        gate, up = ffn[0].weight.chunk(2)
         parts = {
             'input_layernorm': blk.attention.norm.weight,
             'self_attn.q_proj': halves(Q),
@@ -458,9 +457,9 @@ def as_transformers(model):
             'self_attn.v_proj': V,
             'self_attn.o_proj': own.W_o.weight,
             'post_attention_layernorm': blk.ffn.norm.weight,
-            'mlp.gate_proj': gate,
-            'mlp.up_proj': up,
-            'mlp.down_proj': ffn[2].weight,
+            'mlp.gate_proj': ffn[0].W_gate.weight,
+            'mlp.up_proj': ffn[0].W_in.weight,
+            'mlp.down_proj': ffn[1].weight,
         }
         for name, W in parts.items():
             values[f'model.layers.{i}.{name}.weight'] = W

@@ -89,10 +89,9 @@ def peer(config):
                 ),
                 'attention.layer.W_o': own.o_proj.weight,
                 'ffn.norm': layer.post_attention_layernorm.weight,
-                'ffn.layer.0': torch.cat(
-                    (ffn.gate_proj.weight, ffn.up_proj.weight)
-                ),
-                'ffn.layer.2': ffn.down_proj.weight,
+                'ffn.layer.0.W_gate': ffn.gate_proj.weight,
+                'ffn.layer.0.W_in': ffn.up_proj.weight,
+                'ffn.layer.1': ffn.down_proj.weight,
             }.items()
         }
     ours.load_state_dict(values)
@@ -156,7 +155,7 @@ def test_gradients_are_those_of_the_peer(both):
         assert expected.abs().max() > 1e-3
         torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(
-            blk.ffn.layer[2].weight.grad,
+            blk.ffn.layer[1].weight.grad,
             layer.mlp.down_proj.weight.grad,
             atol=TOLERANCE,
             rtol=0,

@@ -213,8 +213,8 @@ def scaled(**values):
         ),
         (
             more('model.layers.1.mlp.up_proj.weight', torch.zeros(40, 32)),
-            r'ffn.layer.0.weight of shape \(96, 32\) is made of \[\(48, 32\), '
-            r'\(48, 32\)\] in the file, not of \[\(48, 32\), \(40, 32\)\]',
+            r'ffn.layer.0.W_in.weight of shape \(48, 32\) is made of '
+            r'\[\(48, 32\)\] in the file, not of \[\(40, 32\)\]',
         ),
     ],
 )

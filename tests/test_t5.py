@@ -161,10 +161,10 @@ def theirs_of(model):
             j, ffn = len(parts), blk.ffn.layer
             state[f'{at}.{j}.layer_norm.weight'] = blk.ffn.norm.weight
             wide = f'{at}.{j}.DenseReluDense'
-            state[f'{wide}.wo.weight'] = ffn[2].weight
+            state[f'{wide}.wo.weight'] = ffn[-1].weight
             if gated:
-                a, b = ffn[0].weight.chunk(2)
-                state |= {f'{wide}.wi_0.weight': a, f'{wide}.wi_1.weight': b}
+                state[f'{wide}.wi_0.weight'] = ffn[0].W_gate.weight
+                state[f'{wide}.wi_1.weight'] = ffn[0].W_in.weight
             else:
                 state[f'{wide}.wi.weight'] = ffn[0].weight
         table = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias'

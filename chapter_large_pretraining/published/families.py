@@ -410,12 +410,17 @@ def t5_parts(config):
         own = f'{ours}.attention', f'{theirs}.0', 'SelfAttention'
         first = f'{stack}.block.0.layer.0.SelfAttention'
         ffn = f'{theirs}.{last}.DenseReluDense'
-        gated = config.activation == 'gated_gelu'
-        wide = f'{ffn}.wi_0 {ffn}.wi_1' if gated else f'{ffn}.wi'
+        if config.activation == 'gated_gelu':
+            wide = {
+                'ffn.layer.0.W_gate': f'{ffn}.wi_0',
+                'ffn.layer.0.W_in': f'{ffn}.wi_1',
+                'ffn.layer.1': f'{ffn}.wo',
+            }
+        else:
+            wide = {'ffn.layer.0': f'{ffn}.wi', 'ffn.layer.2': f'{ffn}.wo'}
+        parts |= {f'{ours}.{part}': name for part, name in wide.items()}
         parts |= t5_attention(*own) | {
             f'{ours}.ffn.norm': f'{theirs}.{last}.layer_norm',
-            f'{ours}.ffn.layer.0': wide,
-            f'{ours}.ffn.layer.2': f'{ffn}.wo',
             f'{stack}.relative_bias.table': f'{first}.relative_attention_bias',
             f'{stack}.norm': f'{stack}.final_layer_norm',
         }
@@ -427,7 +432,7 @@ def t5_parts(config):
 
 
 def llama_parts(config):
-    """The gate is the first half of what ours has as one matrix."""
+    """The parts of a Llama by their names in safetensors."""
     layer = 'model.layers.{}.'
     return {
         'token_embedding': 'model.embed_tokens',
@@ -437,8 +442,9 @@ def llama_parts(config):
         ),
         'blks.{}.attention.layer.W_o': f'{layer}self_attn.o_proj',
         'blks.{}.ffn.norm': f'{layer}post_attention_layernorm',
-        'blks.{}.ffn.layer.0': f'{layer}mlp.gate_proj {layer}mlp.up_proj',
-        'blks.{}.ffn.layer.2': f'{layer}mlp.down_proj',
+        'blks.{}.ffn.layer.0.W_gate': f'{layer}mlp.gate_proj',
+        'blks.{}.ffn.layer.0.W_in': f'{layer}mlp.up_proj',
+        'blks.{}.ffn.layer.1': f'{layer}mlp.down_proj',
         'norm': 'model.norm',
         'head': 'lm_head',
     }
@@ -454,8 +460,9 @@ def gguf_llama_parts(config):
         ),
         'blks.{}.attention.layer.W_o': 'blk.{}.attn_output',
         'blks.{}.ffn.norm': 'blk.{}.ffn_norm',
-        'blks.{}.ffn.layer.0': 'blk.{}.ffn_gate blk.{}.ffn_up',
-        'blks.{}.ffn.layer.2': 'blk.{}.ffn_down',
+        'blks.{}.ffn.layer.0.W_gate': 'blk.{}.ffn_gate',
+        'blks.{}.ffn.layer.0.W_in': 'blk.{}.ffn_up',
+        'blks.{}.ffn.layer.1': 'blk.{}.ffn_down',
         'norm': 'output_norm',
         'head': 'output',
     }

@@ -11,7 +11,7 @@ from execute import ROOT
 if sys.platform == 'win32':
     pytest.skip('Windows has no such signals', allow_module_level=True)
 
-import reliability  # noqa: E402
+import reliability
 
 
 def test_the_readme_quotes_the_last_report():

@@ -46,21 +46,22 @@ def listing(folder):
 
 
 def attempt(name, folder):
-    """What is wrong with the refusal of a kind, or an empty text."""
+    """What is wrong with a refusal, or ''; and whether a file changed."""
     make, words = KINDS[name]
     call = make(folder)
-    before = listing(folder)
+    before, problem = listing(folder), ''
     try:
         call()
     except EXPECTED as error:
         said = str(error)
         lacks = [w for w in words if w.format(folder=folder) not in said]
-        problem = f'the error lacks {lacks}: {said}' if lacks else ''
+        if lacks:
+            problem = f'the error lacks {lacks}: {said}'
     except BaseException as error:
         problem = f'{type(error).__name__}: {error}'
     else:
         problem = 'accepted'
-    return problem or ('a file changed' if listing(folder) != before else '')
+    return problem, listing(folder) != before
 
 
 # ---- Files of a study ----

@@ -42,7 +42,7 @@ CITED = re.compile(
 SCALES = {'thousand': 1e3, 'million': 1e6, 'M': 1e6, 'billion': 1e9}
 SCALES |= {'B': 1e9, 'trillion': 1e12}
 SAID = re.compile(
-    r'(?<![\w.,/-])(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)'
+    r'(?<![\w.,/])(?<!\D-)(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)'
     rf'(?: ?(%|percent|{"|".join(SCALES)})(?!\w))?(?![\w/]|[.,]\d)'
 )
 PRINTED = re.compile(
@@ -220,7 +220,7 @@ def test_a_number_that_stands_above(number):
 )
 def test_a_number_that_stands_nowhere(number):
     assert texts_found(f'It is {number}.') == [number]
-    assert texts_found(f'Of these (or {number}), some. More.') == [number]
+    assert texts_found(f'Of these (or 3-{number}), some. More.') == [number]
 
 
 def test_what_is_not_looked_at():

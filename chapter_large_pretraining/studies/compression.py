@@ -1,0 +1,126 @@
+"""How well SmolLM2 predicts the documentation, in bits per byte.
+
+The text is the beginning of the validation documents; of the real model
+nothing is trained, and it may have read what it is tested on.
+"""
+
+import dataclasses
+import math
+import time
+
+import torch
+from torch.nn import functional as F
+
+import corpora
+import published
+
+from . import runner
+
+LENGTHS = '2000,10000,60000'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model and a text, cut into windows; ValueError for sizes below 1."""
+
+    model: str
+    sha256: str
+    corpus: str
+    corpus_digest: str
+    characters: int
+    num_steps: int
+
+    def __post_init__(self):
+        for name in ('characters', 'num_steps'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} is {getattr(self, name)}, below 1')
+
+    @property
+    def cost(self):
+        return self.characters
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What came out of a run."""
+
+    num_tokens: int
+    num_bytes: int
+    bits_per_byte: float
+    seconds: float
+
+
+@torch.no_grad()
+def text_bits(model, tokenizer, text, num_steps=512):
+    """Bits that `model` needs for `text`, and how many tokens it has.
+
+    Windows of `num_steps` tokens follow each other, each after the id 0,
+    which ends a document. Scores are computed for 64 positions at a time: a
+    large vocabulary makes them large.
+    """
+    ids, nats = torch.tensor(tokenizer.encode(text).ids), 0.0
+    for labels in ids.split(num_steps):
+        X = F.pad(labels[:-1], (1, 0))[None]  # (1, num_steps)
+        parts = model.encode(X)[0].split(64)
+        for H, Y in zip(parts, labels.split(64), strict=True):
+            nats += F.cross_entropy(model.head(H), Y, reduction='sum').item()
+    return nats / math.log(2), len(ids)
+
+
+def validation_text(characters):
+    """The first `characters` of the validation documents, and the corpus."""
+    corpus = corpora.documentation()
+    return '\n'.join(corpus.valid)[:characters], corpus
+
+
+def add_options(add):
+    several = runner.listed(runner.whole)
+    add('--characters', type=several, default=LENGTHS, help='of the text')
+    add('--num-steps', type=runner.whole, default=512, help='of a window')
+
+
+def plan(rows, options):
+    """One run for each length; ValueError where the model is missing."""
+    if published.packaged('smollm2') is None:
+        raise ValueError('this study needs SmolLM2')
+    corpus = corpora.documentation()
+    return [
+        Run(
+            model='smollm2',
+            sha256=published.PACKAGED['smollm2'].sha256,
+            corpus=corpus.name,
+            corpus_digest=corpora.fingerprint(corpus),
+            characters=characters,
+            num_steps=options.num_steps,
+        )
+        for characters in sorted(options.characters)
+    ]
+
+
+def execute(run, options, checkpoint):
+    """Score the text; ValueError for another text or model."""
+    text, corpus = validation_text(run.characters)
+    path = published.packaged(run.model)
+    found = corpora.fingerprint(corpus), published.PACKAGED[run.model].sha256
+    if path is None or found != (run.corpus_digest, run.sha256):
+        raise ValueError(f'text or model are not those of {run}')
+    model = published.load_official(path)
+    tokenizer = published.load_tokenizer(path)
+    start = time.process_time()
+    bits, num_tokens = text_bits(model, tokenizer, text, run.num_steps)
+    num_bytes = len(text.encode())
+    seconds = time.process_time() - start
+    return Measured(num_tokens, num_bytes, bits / num_bytes, seconds)
+
+
+STUDY = runner.Study(
+    name='compression',
+    about=__doc__,
+    Run=Run,
+    Measured=Measured,
+    add_options=add_options,
+    plan=plan,
+    execute=execute,
+    unit='characters',
+)
+read_runs = STUDY.read_runs

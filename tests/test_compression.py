@@ -1,0 +1,78 @@
+"""Bits per byte of a text, and the record of SmolLM2."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from execute import CHAPTER
+
+import corpora
+import utils
+from studies import compression, runner
+
+RECORDED = CHAPTER / 'studies' / 'compression.csv'
+
+
+class Letters:
+    """A tokenizer whose tokens are bytes."""
+
+    ids = None
+
+    def encode(self, text):
+        other = Letters()
+        other.ids = list(text.encode())
+        return other
+
+
+def test_bits_are_those_of_each_window_after_an_end():
+    torch.manual_seed(0)
+    model = utils.GPT(utils.Config(256, 16, 2, 2, 128, init_std=0.3)).eval()
+    text = 'How many bits does it take? ' * 9
+    bits, num_tokens = compression.text_bits(model, Letters(), text, 100)
+    ids = torch.tensor([*text.encode()])
+    assert num_tokens == len(ids) == 252
+    expected = 0.0
+    for part in (ids[:100], ids[100:200], ids[200:]):
+        X = torch.cat((torch.tensor([0]), part[:-1]))[None]
+        log_p = model(X)[0].log_softmax(-1)
+        expected -= log_p.gather(1, part[:, None]).sum().item()
+    assert bits == pytest.approx(expected / math.log(2), rel=1e-5)
+    assert bits > 8 * num_tokens  # a random model is worse than a guess
+
+
+def test_the_record_is_one_of_growing_lengths_of_one_text():
+    data = compression.read_runs(RECORDED)
+    assert [*data.characters] == [2000, 10_000, 60_000]
+    assert data.corpus_digest.nunique() == data.sha256.nunique() == 1
+    assert data.bits_per_byte.between(0.9, 1.3).all()
+    assert set(data.processes) == {1}
+
+
+@pytest.mark.parametrize('name', ['characters', 'num_steps'])
+def test_sizes_below_one_are_no_run(name):
+    run = compression.STUDY.read(RECORDED)[0][0].run
+    with pytest.raises(ValueError, match=f'{name} is 0, below 1'):
+        dataclasses.replace(run, **{name: 0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('characters', [2000, 10_000])
+def test_a_recorded_row_can_be_repeated(characters, packaged_file):
+    packaged_file('smollm2')
+    rows, _ = compression.STUDY.read(RECORDED)
+    row = next(row for row in rows if row.run.characters == characters)
+    if corpora.fingerprint(corpora.documentation()) != row.run.corpus_digest:
+        pytest.skip('the documentation of this Python is another text')
+    again = runner.repeat(compression.STUDY, row, device='cpu')
+    assert again.num_tokens == row.measured.num_tokens
+    assert again.bits_per_byte == pytest.approx(
+        row.measured.bits_per_byte, rel=1e-4
+    )
+
+
+def test_another_text_is_refused(packaged_file):
+    row = compression.STUDY.read(RECORDED)[0][0]
+    other = dataclasses.replace(row.run, corpus_digest='another')
+    with pytest.raises(ValueError, match=r'not those of .*another'):
+        runner.repeat(compression.STUDY, row._replace(run=other))

@@ -327,9 +327,9 @@ def weights_with_a_tensor_too_many(folder):
     return weights(folder, lambda tensors: tensors | {'more': torch.ones(2)})
 
 
-@kind("model_type is 'llama'")
+@kind("model_type is 'mistral'")
 def weights_of_another_family(folder):
-    return weights(folder, model_type='llama')
+    return weights(folder, model_type='mistral')
 
 
 @kind("unknown meaning: {{'rope_theta': 10000.0}}")

@@ -128,7 +128,7 @@ def test_many_files_are_documents_as_they_are(tmp_path):
     assert sorted(corpus.train + corpus.valid) == sorted(texts)
 
 
-PACKED_TEXT = gzip.compress(words(3000).encode())
+PACKED_TEXT = gzip.compress(words(3000).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,10 @@ PACKED_TEXT = gzip.compress(words(3000).encode())
         ('broken.md.gz', PACKED_TEXT[:99] + bytes(99) + PACKED_TEXT[198:]),
         ('plain.rst.gz', b'not packed at all'),
         ('latin.txt', 'caf\xe9'.encode('latin-1') * 99),
-        ('latin.txt.gz', gzip.compress('caf\xe9'.encode('latin-1') * 99)),
+        (
+            'latin.txt.gz',
+            gzip.compress('caf\xe9'.encode('latin-1') * 99, mtime=0),
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):

@@ -340,7 +340,10 @@ def norm(config, width=None):
 
 
 class Gated(nn.Module):
-    """A linear layer, activated, times another (Shazeer, 2020, section 2)."""
+    """A linear layer, activated, times another (Shazeer, 2020, section 2).
+
+    From (..., num_hiddens) to (..., ffn_num_hiddens).
+    """
 
     def __init__(self, activation, *sizes):
         super().__init__()
@@ -354,17 +357,20 @@ class Gated(nn.Module):
 class FeedForward(nn.Sequential):
     """The position-wise feed-forward network of one block.
 
-    (..., num_hiddens) in and out. (Vaswani et al., 2017, section 3.3)
+    (..., num_hiddens) in and out, with a gate for 'gated_gelu' and
+    'gated_silu'. (Vaswani et al., 2017, section 3.3)
     """
 
     def __init__(self, config):
         num_hiddens, wide = config.num_hiddens, config.ffn_num_hiddens
+        activation = ACTIVATIONS[config.activation]()
         sizes = num_hiddens, wide, config.bias
-        layers = nn.Linear(*sizes), ACTIVATIONS[config.activation]()
         if config.activation.startswith('gated'):
-            layers = [Gated(layers[1], *sizes)]
-        writer = ResidualWriter(wide, num_hiddens, config.bias)
-        super().__init__(*layers, writer)
+            first = [Gated(activation, *sizes)]
+        else:
+            first = [nn.Linear(*sizes), activation]
+        super().__init__(
+            *first, ResidualWriter(wide, num_hiddens, config.bias))
 
 
 class Residual(nn.Module):
@@ -735,19 +741,20 @@ def evaluation_mode(model):
 @functools.lru_cache(maxsize=1)  # all layers need the same
 def turns(start, num_steps, d, base, device):
     """The turn of each pair at each position, (num_steps, d / 2), complex."""
-    positions = torch.arange(start, start + num_steps, device=device)
-    speeds = base ** (-torch.arange(0, d, 2, device=device) / d)
-    angles = positions[:, None] * speeds
-    return torch.polar(torch.ones_like(angles), angles)
+    with torch.inference_mode(False):  # training may use it, too
+        positions = torch.arange(start, start + num_steps, device=device)
+        speeds = base ** (-torch.arange(0, d, 2, device=device) / d)
+        angles = positions[:, None] * speeds
+        return torch.polar(torch.ones_like(angles), angles)
 
 
 def rotary(X, start, base):
     """Turn each pair of features of `X` by an angle, as a complex number.
 
     `X` is (batch, num_heads, num_steps, d), its first position `start`. The
-    angle grows with the position, in the first pair by 1 a step, in the last
-    by almost 1 / `base`: products of queries and keys depend on the distance
-    between them. (Su et al., 2024, section 3.2)
+    angle of pair i grows by `base` ** (-2 i / d) a step. So positions enter
+    the product of a query and a key by their distance only. (Su et al.,
+    2024, section 3.2)
     """
     num_steps, d = X.shape[2:]
     pairs = torch.view_as_complex(X.float().unflatten(-1, (-1, 2)))
@@ -758,8 +765,8 @@ def rotary(X, start, base):
 class GroupedAttention(MultiHeadAttention):
     """Self-attention with rotary positions and shared keys, if so configured.
 
-    Each of `num_kv_heads` keys and values serves a group of queries, and a
-    cache holds only these (Ainslie et al., 2023, section 2.2).
+    Each of `num_kv_heads` heads of keys and values serves a group of query
+    heads, and a cache holds only these (Ainslie et al., 2023, section 2.2).
     """
 
     def __init__(self, config):
@@ -775,7 +782,8 @@ class GroupedAttention(MultiHeadAttention):
         return self.attend(Q, K, V, mask, bias)
 
     def project(self, X, start=0):
-        """Queries (batch, num_heads, num_steps, d), and fewer of the rest."""
+        """Queries (batch, num_heads, num_steps, d), and keys and values,
+        (batch, num_kv_heads, num_steps, d)."""
         check_width(X, self.config.num_hiddens)
         queries, keys = self.config.num_heads, self.config.num_kv_heads
         heads = self.W_qkv(X).unflatten(-1, (queries + 2 * keys, -1))
@@ -803,7 +811,8 @@ def gpt_block(config):
 
 
 class GPT(nn.Module):
-    """The decoder-only Transformer (Radford et al., 2018 and 2019).
+    """The decoder-only Transformer (Radford et al., 2018 and 2019), also
+    with rotary positions and grouped heads.
 
     Maps token ids (batch, num_steps) to next-token scores (batch, num_steps,
     vocab_size). `mask` is causal unless given; a list has one for each block

@@ -271,6 +271,14 @@ def test_fused_kernel_and_definition_agree_on_groups():
         torch.testing.assert_close(fused, defined, atol=1e-5, rtol=1e-4)
 
 
+def test_what_inference_computed_does_not_stop_training():
+    model, X = GPT(today(**SHAPES['grouped'])), some_tokens(17)
+    with torch.inference_mode():
+        model(X[:, :-1])
+    utils.lm_loss(model, X)[0].backward()
+    assert model.blks[0].attention.layer.W_qkv.weight.grad.abs().max() > 0
+
+
 def test_last_scores_alone():
     model = GPT(today(**SHAPES['grouped'])).eval()
     X = some_tokens()

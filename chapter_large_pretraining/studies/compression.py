@@ -1,7 +1,7 @@
 """How well SmolLM2 predicts the documentation, in bits per byte.
 
-The text is the beginning of the validation documents; of the real model
-nothing is trained, and it may have read what it is tested on.
+The text is the beginning of the validation documents. SmolLM2 is used as it
+was published, and may have read what it is tested on.
 """
 
 import dataclasses
@@ -58,7 +58,8 @@ def text_bits(model, tokenizer, text, num_steps=512):
     which ends a document. Scores are computed for 64 positions at a time: a
     large vocabulary makes them large.
     """
-    ids, nats = torch.tensor(tokenizer.encode(text).ids), 0.0
+    device, nats = next(model.parameters()).device, 0.0
+    ids = torch.tensor(tokenizer.encode(text).ids, device=device)
     for labels in ids.split(num_steps):
         X = F.pad(labels[:-1], (1, 0))[None]  # (1, num_steps)
         parts = model.encode(X)[0].split(64)
@@ -104,7 +105,7 @@ def execute(run, options, checkpoint):
     found = corpora.fingerprint(corpus), published.PACKAGED[run.model].sha256
     if path is None or found != (run.corpus_digest, run.sha256):
         raise ValueError(f'text or model are not those of {run}')
-    model = published.load_official(path)
+    model = published.load_official(path).to(runner.device_of(options))
     tokenizer = published.load_tokenizer(path)
     start = time.process_time()
     bits, num_tokens = text_bits(model, tokenizer, text, run.num_steps)

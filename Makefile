@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: lab quick test lint notebooks site drawings badges format benchmark \
-  clean
+  sabotage clean
 
 # A notebook that is not trusted shows no figures. .jupyter holds one default:
 # JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
@@ -63,6 +63,10 @@ format: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python tests/benchmark.py
+
+# make sabotage NOTEBOOK=index ONLY=seed    see tests/sabotage.py
+sabotage: $(READY)
+	$(BIN)/python tests/sabotage.py $(NOTEBOOK) $(if $(ONLY),--only '$(ONLY)')
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis

@@ -157,8 +157,8 @@ def commit():
     return hashed + ('-changed' if changed else '')
 
 
-def read_results(path=RESULTS):
-    return json.loads(path.read_text('utf-8')) if path.exists() else {}
+def read_results():
+    return json.loads(RESULTS.read_text('utf-8')) if RESULTS.exists() else {}
 
 
 def runs_of(sabotage):
@@ -262,7 +262,7 @@ def main(arguments=None):
             start = time.monotonic()
             red, stopped = run(name, patches, seed)
             seconds = round(time.monotonic() - start)
-            print(f'{name}: {label}: {seconds} s', flush=True)
+            print(f'{name}: {label}: {seconds} s', stopped or '', flush=True)
             runs[label] = {
                 'red': [claim for claim in red if red[claim]],
                 'stopped': stopped,

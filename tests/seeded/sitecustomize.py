@@ -33,4 +33,3 @@ torch.manual_seed = lambda seed: seed_torch(shifted(seed))
 torch.Generator = Generator
 np.random.default_rng = lambda seed=None: numpy_rng(shifted(seed))
 random.Random = Random
-torch.manual_seed(torch.initial_seed())  # of draws before the first seed

@@ -152,7 +152,8 @@ def git(*arguments):
 
 def commit():
     """The commit, marked where files differ from it, beside the results."""
-    changed = git('status', '--porcelain', '--', '.', f':!{RESULTS}')
+    results = RESULTS.relative_to(ROOT).as_posix()
+    changed = git('status', '--porcelain', '--', '.', f':!{results}')
     hashed = git('rev-parse', '--short=7', 'HEAD').strip()
     return hashed + ('-changed' if changed else '')
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 
 import nbformat
 import pytest
@@ -232,6 +233,19 @@ def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(['huge'])
     assert "no notebook {'huge'}" in capsys.readouterr().err
+
+
+def test_the_commit_is_marked_where_files_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(sabotage, 'ROOT', tmp_path)
+    monkeypatch.setattr(sabotage, 'RESULTS', tmp_path / 'tests' / 'a.json')
+    (tmp_path / 'tests').mkdir()
+    sabotage.git('init')
+    who = '-c', 'user.name=a', '-c', 'user.email=a@b'
+    sabotage.git(*who, 'commit', '--allow-empty', '-m', 'first')
+    sabotage.RESULTS.write_text('{}')
+    assert re.fullmatch('[0-9a-f]{7,}', sabotage.commit())
+    (tmp_path / 'utils.py').write_text('')
+    assert re.fullmatch('[0-9a-f]{7,}-changed', sabotage.commit())
 
 
 def test_readme_quotes_the_results():

@@ -64,8 +64,8 @@ def claims_of(nb):
     return red
 
 
-def stored_claims(name, root=ROOT):
-    nb = nbformat.read(root / notebook_path(name), as_version=4)
+def stored_claims(name):
+    nb = nbformat.read(ROOT / notebook_path(name), as_version=4)
     return list(claims_of(nb))
 
 
@@ -173,9 +173,10 @@ def runs_of(sabotage):
 def summary(sabotage, claims, runs):
     """What of the claims of a notebook has been seen red.
 
-    `runs` maps names to what was found: 'red' is a list of claims.
+    `runs` maps names to what was found: 'red' is a list of claims. 'live'
+    and 'recorded' are [seen red, of how many].
     """
-    seen, not_red, false = set(), {}, {}
+    seen, green, false = set(), {}, {}
     for name, patches, seed in runs_of(sabotage):
         if name not in runs:
             continue
@@ -184,47 +185,34 @@ def summary(sabotage, claims, runs):
             false[name] = sorted(red)
         for patch in patches:
             seen |= red & set(patch.red)
-            if green := [claim for claim in patch.red if claim not in red]:
-                not_red[patch.name] = green
-    groups = {
-        'recorded': [c for c in claims if c in sabotage.recorded],
-        'definitional': [c for c in claims if c in sabotage.definitional],
-    }
-    aside = {claim for group in groups.values() for claim in group}
-    groups['live'] = [c for c in claims if c not in aside]
+            if missed := [claim for claim in patch.red if claim not in red]:
+                green[patch.name] = missed
+    rest = [claim for claim in claims if claim not in sabotage.definitional]
+    recorded = [claim in seen for claim in rest if claim in sabotage.recorded]
+    live = [claim in seen for claim in rest if claim not in sabotage.recorded]
     return {
-        'claims': {name: len(group) for name, group in groups.items()},
-        'seen red': {
-            name: sum(claim in seen for claim in groups[name])
-            for name in ('live', 'recorded')
-        },
-        'never seen red': [
-            claim
-            for claim in claims
-            if claim not in seen and claim not in sabotage.definitional
-        ],
-        'must turn red and did not': not_red,
+        'live': [sum(live), len(live)],
+        'recorded': [sum(recorded), len(recorded)],
+        'definitional': len(claims) - len(rest),
+        'never seen red': [claim for claim in rest if claim not in seen],
+        'must turn red and did not': green,
         'false with other seeds': false,
     }
 
 
 def report(name, entry):
     """The lines that say what was found about one notebook."""
-    claims, seen = entry['claims'], entry['seen red']
     yield (
-        f'{name}: seen red {seen["live"]} of {claims["live"]} live claims, '
-        f'{seen["recorded"]} of {claims["recorded"]} on recorded rows; '
-        f'{claims["definitional"]} definitional'
+        '{}: seen red {} of {} live claims, {} of {} on recorded rows; '
+        '{} definitional'.format(
+            name, *entry['live'], *entry['recorded'], entry['definitional']
+        )
     )
-    for title in (
-        'never seen red',
-        'must turn red and did not',
-        'false with other seeds',
-    ):
-        found = entry[title]
-        if isinstance(found, dict):
-            found = [f'{k}: {c}' for k, cs in found.items() for c in cs]
-        yield from (f'    {title}: {line}' for line in found)
+    never = {'never seen red': entry['never seen red']}
+    for title in ('must turn red and did not', 'false with other seeds'):
+        never |= {f'{title}: {k}': v for k, v in entry[title].items()}
+    for title, claims in never.items():
+        yield from (f'    {title}: {claim}' for claim in claims)
     for label, one in entry['runs'].items():
         if one['stopped']:
             yield f'    stopped: {label}: {one["stopped"]}'
@@ -234,12 +222,11 @@ def sentence(results):
     """What README says about the results."""
     shares = []
     for name, entry in results.items():
-        claims, seen = entry['claims'], entry['seen red']
-        live, recorded = (
-            f'{seen[kind]} of {claims[kind]}' for kind in ('live', 'recorded')
-        )
-        rows = f' and {recorded} on recorded rows'
-        shares.append(f'{name} {live}' + (rows if claims['recorded'] else ''))
+        shares.append('{} {} of {}'.format(name, *entry['live']))
+        if entry['recorded'][1]:
+            shares[-1] += ' and {} of {} on recorded rows'.format(
+                *entry['recorded']
+            )
     return f'Seen red so far: {", ".join(shares)}.'
 
 

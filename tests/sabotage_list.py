@@ -370,6 +370,12 @@ T5 = Sabotage(
                     'summary: at least 95 % exact match',
                     'sentiment: at least 95 % exact match',
                     'question: at least 95 % exact match',
+                    'without the mask it would',
+                    'a class is one word',
+                    'translations have many lengths',
+                    'three prefixes, three replies',
+                    'reports and sentences are judged when the prefix says '
+                    'so',
                 ),
             ),
         ),

@@ -374,8 +374,7 @@ T5 = Sabotage(
                     'a class is one word',
                     'translations have many lengths',
                     'three prefixes, three replies',
-                    'reports and sentences are judged when the prefix says '
-                    'so',
+                    'reports and sentences are judged when the prefix says so',
                 ),
             ),
         ),
@@ -425,6 +424,33 @@ GPT = Sabotage(
                     'pretraining helps in every run by 8 points or more',
                     'with one example width 32 is near the optimum',
                     'a description makes examples superfluous',
+                    'an untrained model guesses uniformly: its loss is near '
+                    'log 1024 = 6.93',
+                    'greedy decoding repeats itself most',
+                    'text gets less plausible as temperature rises',
+                    'truncation makes it more plausible',
+                    'some head has learned to look at the previous token',
+                    'its mean beats the runs of words',
+                    'without warm-up, pre-norm beats post-norm',
+                    'post-norm needs warm-up',
+                    'reading its own text beats the most frequent type by '
+                    '10 points or more',
+                    'with more it is within 8 points',
+                    'where tasks differ, a second example helps in every run',
+                    'and 16 help once more, by five points on average',
+                    'each width gains more than the one before, on average',
+                    'the widest closes more than nine tenths of the gap, in '
+                    'every run',
+                    'width 8 gives answers of the right kind that are wrong',
+                    'examples of another task decide which task is done',
+                    'in every run one head reads little else than the answers',
+                    'and one the query',
+                    'without the reader accuracy falls in every run, by '
+                    'half on average',
+                    'the heads of block 2 are not needed',
+                    'most of what the context is worth lies in the last '
+                    'eight tokens',
+                    'a band in the first block loses examples',
                 ),
             ),
         ),

@@ -282,6 +282,19 @@ BERT = Sabotage(
                     'BERT reads it',
                     'the twin loses on the masked words in general',
                     'praise suits praise',
+                    'blame suits blame',
+                    'with 32 labels, pretrained beats from scratch by 10 '
+                    'points',
+                    'with 512 labels, by 20',
+                    'with 32 labels, pretrained beats bag of words by 10 '
+                    'points',
+                    'pretrained beats both by 10 points on average',
+                    'from 32 sentences, pretrained beats both by 10 points '
+                    'in every run',
+                    'a head looks at the token before',
+                    'a head looks at the token after',
+                    'a head looks at the thing, in both sentences',
+                    'new masks generalize better',
                 ),
             ),
             Patch(

@@ -84,7 +84,8 @@ import torch
 torch.manual_seed(0)
 drawn = [torch.rand(1).item()]
 drawn += torch.rand(1, generator=torch.Generator().manual_seed(0)).tolist()
-drawn += [np.random.default_rng(seed).random() for seed in (0, [1, 0])]
+rng = np.random.default_rng
+drawn += [rng(seed).random() for seed in (0, [1, 0], rng(0))]
 drawn += [random.Random(0).random()]
 """
 
@@ -110,7 +111,7 @@ def test_one_variable_moves_all_seeds(tmp_path, monkeypatch):
         f'for i, x in enumerate({out.text.strip()}):\n'
         '    print("✓" if x == drawn[i] else "✗", i)'
     )
-    names = '01234'
+    names = '012345'
     assert run('seeds', root=tmp_path) == (dict.fromkeys(names, False), None)
     moved = run('seeds', seed=100, root=tmp_path)
     assert moved == (dict.fromkeys(names, True), None)

@@ -16,7 +16,7 @@ seed_torch, numpy_rng = torch.manual_seed, np.random.default_rng
 def shifted(seed):
     if isinstance(seed, (list, tuple)):
         return [*seed[:-1], seed[-1] + SHIFT]
-    return None if seed is None else seed + SHIFT
+    return seed + SHIFT if isinstance(seed, (int, np.integer)) else seed
 
 
 class Generator(torch.Generator):

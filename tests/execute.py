@@ -6,6 +6,7 @@ seed, and nothing is written.
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -85,8 +86,11 @@ class CurrentKernel(AsyncKernelManager):
 
 def kernel_env():
     """What is set for a kernel: KERNEL_ENV, and a path if seeds move."""
-    if not os.environ.get('CHAPTER_SEED'):
+    seed = os.environ.get('CHAPTER_SEED')
+    if not seed:
         return KERNEL_ENV
+    if not re.fullmatch(r'-?\d+', seed):
+        raise ValueError(f'CHAPTER_SEED is {seed!r}, not a whole number')
     paths = [str(SEEDED), *filter(None, [os.environ.get('PYTHONPATH')])]
     return KERNEL_ENV | {'PYTHONPATH': os.pathsep.join(paths)}
 

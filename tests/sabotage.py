@@ -117,7 +117,7 @@ def run(name, patches=(), seed=0, root=ROOT, limit=LIMIT):
         for cell in nb.cells:
             if cell.cell_type == 'code':
                 cell.outputs = []
-        end, started = time.monotonic() + limit, []
+        end, started = time.monotonic() + limit, ['none']
         client = NotebookClient(
             nb,
             timeout_func=lambda cell: max(1, int(end - time.monotonic())),

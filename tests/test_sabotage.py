@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 import sabotage
-from execute import CHAPTER, ROOT, execute
+from execute import CHAPTER, ROOT, execute, kernel_env
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from sabotage import (
     SABOTAGE,
@@ -115,6 +115,12 @@ def test_one_variable_moves_all_seeds(tmp_path, monkeypatch):
     assert run('seeds', root=tmp_path) == (dict.fromkeys(names, False), None)
     moved = run('seeds', seed=100, root=tmp_path)
     assert moved == (dict.fromkeys(names, True), None)
+
+
+def test_seeds_move_by_a_whole_number(monkeypatch):
+    monkeypatch.setenv('CHAPTER_SEED', 'many')
+    with pytest.raises(ValueError, match="'many', not a whole number"):
+        kernel_env()
 
 
 def test_a_claim_is_red_if_one_of_its_prints_is():

@@ -16,7 +16,7 @@ DATA = $(or $(CHAPTER_DATA),data)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: lab quick test lint models notebooks site drawings badges format \
-  benchmark reliability clean
+  benchmark reliability sabotage clean
 
 # A notebook that is not trusted shows no figures. .jupyter holds one default:
 # JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
@@ -73,9 +73,8 @@ format: $(READY)
 benchmark: $(READY)
 	$(BIN)/python tests/benchmark.py
 
-# kill studies, give bad input, and count what is lost
-reliability: $(READY)
-	$(BIN)/python tests/reliability.py
+.PHONY: lab quick test lint models notebooks site drawings badges format \
+  benchmark reliability sabotage clean
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis

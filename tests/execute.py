@@ -1,9 +1,12 @@
 """Re-executes notebooks in place: python tests/execute.py [notebook ...]
 
-A notebook is written back whole, with clean metadata, or not at all.
+A notebook is written back whole, with clean metadata, or not at all. Where
+the environment variable CHAPTER_SEED is set, that number is added to every
+seed, and nothing is written.
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -29,6 +32,7 @@ KERNELSPEC = {
     'language': 'python',
     'name': 'python3',
 }
+SEEDED = Path(__file__).with_name('seeded')  # what moves the seeds
 METADATA = {'tags', 'reason', 'jupyter', 'cellView'}
 
 
@@ -78,6 +82,17 @@ class CurrentKernel(AsyncKernelManager):
     def __init__(self, **kwargs):
         manager = NbvalKernelspecManager()
         super().__init__(kernel_spec_manager=manager, **kwargs)
+
+
+def kernel_env():
+    """What is set for a kernel: KERNEL_ENV, and a path if seeds move."""
+    seed = os.environ.get('CHAPTER_SEED')
+    if not seed:
+        return KERNEL_ENV
+    if not re.fullmatch(r'-?\d+', seed):
+        raise ValueError(f'CHAPTER_SEED is {seed!r}, not a whole number')
+    paths = [str(SEEDED), *filter(None, [os.environ.get('PYTHONPATH')])]
+    return KERNEL_ENV | {'PYTHONPATH': os.pathsep.join(paths)}
 
 
 def peak_mib(pid):
@@ -182,7 +197,7 @@ def execute(path, timeout=300):
     )
     start = time.monotonic()
     try:
-        with mock.patch.dict(os.environ, KERNEL_ENV):
+        with mock.patch.dict(os.environ, kernel_env()):
             client.execute()
     except DeadKernelError:
         message = f'{path}: code cell {now[0]}: the kernel died'
@@ -198,8 +213,9 @@ def execute(path, timeout=300):
                     f'{path}: code cell {number[id(cell)]} wrote to stderr:\n'
                     f'{out.text}'
                 )
-    text = nbformat.writes(clean(nb))
-    write_whole(path, text.rstrip('\n') + '\n')
+    if not os.environ.get('CHAPTER_SEED'):
+        text = nbformat.writes(clean(nb))
+        write_whole(path, text.rstrip('\n') + '\n')
     return time.monotonic() - start, max(peaks)
 
 

@@ -1,0 +1,601 @@
+"""What tests/sabotage.py breaks, and which claims must turn red."""
+
+from typing import NamedTuple
+
+
+class Patch(NamedTuple):
+    """A `name`, edits, and the claims that must turn red.
+
+    An edit is (old, new) in a code cell of the notebook, or (old, new, path)
+    in another file; `old` must stand there exactly once.
+    """
+
+    name: str
+    edits: tuple
+    red: tuple
+
+
+class Sabotage(NamedTuple):
+    """What is known of the claims of a notebook.
+
+    `runs` are tuples of patches that do not touch each other. `definitional`
+    claims hold by construction; each has its reason. `recorded` claims
+    depend on recorded rows alone: what turns them red is a changed row.
+    """
+
+    runs: tuple
+    definitional: dict
+    recorded: tuple = ()
+
+
+UTILS = 'utils.py'
+CSV = 'chapter_large_pretraining/studies/scaling.csv'
+
+INDEX = Sabotage(
+    runs=(
+        (
+            Patch(
+                'GPT without a causal mask',
+                (
+                    (
+                        'mask = causal_mask(num_steps, start + num_steps, '
+                        'X.device)',
+                        'mask = torch.ones(num_steps, start + num_steps, '
+                        'dtype=torch.bool)',
+                        UTILS,
+                    ),
+                ),
+                (
+                    'decoder-only: the measured pattern is the mask',
+                    'GPT does not look ahead',
+                ),
+            ),
+            Patch(
+                'BERT reads from left to right',
+                (
+                    (
+                        'H = blk(H, mask)\n',
+                        'H = blk(H, causal_mask(X.shape[1]))\n',
+                        UTILS,
+                    ),
+                ),
+                (
+                    'encoder-only: the measured pattern is the mask',
+                    'BERT: every token reaches every output',
+                ),
+            ),
+            Patch(
+                'no cross-attention',
+                (
+                    (
+                        'X = self.cross_attention(X, memory=memory, '
+                        'mask=memory_mask,\n'
+                        '                                 cache=other)\n',
+                        'pass\n',
+                        UTILS,
+                    ),
+                ),
+                ('its decoder sees all of the input',),
+            ),
+            Patch(
+                "T5's encoder reads from left to right",
+                (
+                    (
+                        'return self.encoder(self.token_embedding(X), mask, '
+                        'n)',
+                        'return self.encoder(self.token_embedding(X), '
+                        'causal_mask(n), n)',
+                        UTILS,
+                    ),
+                ),
+                ('T5: its encoder sees all of the input',),
+            ),
+            Patch(
+                'hidden pairs count in the softmax',
+                (
+                    (
+                        'scores.masked_fill(~mask, hidden)',
+                        'scores.masked_fill(~mask, -1)',
+                    ),
+                ),
+                (
+                    'the function agrees with the work by hand',
+                    'and so does the definition',
+                ),
+            ),
+            Patch(
+                'the cache forgets the keys',
+                (
+                    (
+                        'K = torch.cat((self.K, K), dim=2)',
+                        'K = torch.cat((0 * self.K, K), dim=2)',
+                        UTILS,
+                    ),
+                ),
+                ('with a cache the parts give the whole',),
+            ),
+            Patch(
+                'pre-norm without the connection',
+                (
+                    (
+                        'return X + self.dropout(self.layer(self.norm(X), '
+                        '**inputs))',
+                        'return self.dropout(self.layer(self.norm(X), '
+                        '**inputs))',
+                    ),
+                ),
+                ('pre-norm: a block that writes nothing changes nothing',),
+            ),
+            Patch(
+                'pre-norm in place of post-norm',
+                (
+                    (
+                        'return self.norm(X + self.dropout(self.layer(X, '
+                        '**inputs)))',
+                        'return X + self.layer(self.norm(X), **inputs)',
+                    ),
+                ),
+                ('post-norm: it normalizes all the same',),
+            ),
+        ),
+        (
+            Patch(
+                "T5's decoder sees ahead",
+                (
+                    (
+                        'mask = causal_mask(Y.shape[1], num_keys, Y.device)',
+                        'mask = torch.ones(Y.shape[1], num_keys, '
+                        'dtype=torch.bool)',
+                        UTILS,
+                    ),
+                ),
+                ('encoder-decoder: the measured pattern is the mask',),
+            ),
+            Patch(
+                'the layer drops its mask',
+                (
+                    (
+                        'inputs = Q, K, V, mask, bias,',
+                        'inputs = Q, K, V, None, bias,',
+                    ),
+                ),
+                ('the mask matters',),
+            ),
+            Patch(
+                'the fused kernel ignores the bias',
+                (
+                    (
+                        'mask = bias if mask is None else torch.where(mask, '
+                        'bias, -math.inf)',
+                        'pass',
+                        UTILS,
+                    ),
+                ),
+                ("PyTorch's kernel gives the same output",),
+            ),
+            Patch(
+                'no scaled initial weights',
+                (
+                    (
+                        'num_writes = 2 * config.num_blks if '
+                        'config.scaled_init else 1',
+                        'num_writes = 1',
+                    ),
+                ),
+                ('scaled: the same size at every depth, to 15 %',),
+            ),
+            Patch(
+                'random matrices in place of gradients',
+                (('p.grad\n', 'torch.randn_like(p)\n'),),
+                (
+                    'before, the largest is four times the median or more, '
+                    'in each matrix',
+                ),
+            ),
+            Patch(
+                'AdamW in the blocks, whatever the optimizer',
+                (("if optimizer == 'muon':", 'if False:', UTILS),),
+                (
+                    "Muon's worst run beats the best of AdamW with one rate "
+                    'by half a nat',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'attention ignores the bias',
+                (('scores = scores + bias', 'pass'),),
+                ('the bias matters',),
+            ),
+            Patch(
+                'attention ignores the scale',
+                (
+                    (
+                        'scale = Q.shape[-1] ** -0.5 if scale is None else '
+                        'scale',
+                        'scale = Q.shape[-1] ** -0.5',
+                    ),
+                ),
+                ('the scale matters',),
+            ),
+            Patch(
+                'hidden rows are not zero',
+                (('weights = weights.masked_fill(~mask, 0)', 'pass'),),
+                ('such a query gets zeros, the others do not',),
+            ),
+            Patch(
+                'scaled initial weights always',
+                (
+                    (
+                        'num_writes = 2 * config.num_blks if '
+                        'config.scaled_init else 1',
+                        'num_writes = 2 * config.num_blks',
+                    ),
+                ),
+                ('plain: more than twice as large after 32 as after 2',),
+            ),
+            Patch(
+                'orthogonalize changes nothing',
+                (
+                    (
+                        'X = X @ Q if tall else Q @ X\n    return X',
+                        'pass\n    return X',
+                    ),
+                ),
+                ('after, at most 1.6 times',),
+            ),
+            Patch(
+                'Muon without orthogonalization',
+                (
+                    (
+                        'return orthogonalize(G.bfloat16() if G.is_cuda else '
+                        'G).to(G.dtype)',
+                        'return G / G.norm(dim=(1, 2), keepdim=True) '
+                        '* min(G.shape[1:]) ** 0.5',
+                        UTILS,
+                    ),
+                ),
+                ('and with two rates by 0.15 nats',),
+            ),
+        ),
+    ),
+    definitional={
+        'and never the answer': 'the encoder is handed the input only'
+    },
+)
+
+BERT = Sabotage(
+    runs=(
+        (
+            Patch(
+                'no token is hidden',
+                (
+                    (
+                        'inputs = X.masked_fill(chosen & (draws < 0.8), '
+                        'mask_id)',
+                        'inputs = X.clone()',
+                    ),
+                ),
+                (
+                    'polarity is guessed, wherever the evidence stands',
+                    'a foreign text B does harm in the end',
+                    'BERT reads it',
+                    'the twin loses on the masked words in general',
+                    'praise suits praise',
+                    'blame suits blame',
+                    'with 32 labels, pretrained beats from scratch by 10 '
+                    'points',
+                    'with 512 labels, by 20',
+                    'with 32 labels, pretrained beats bag of words by 10 '
+                    'points',
+                    'pretrained beats both by 10 points on average',
+                    'from 32 sentences, pretrained beats both by 10 points '
+                    'in every run',
+                    'a head looks at the token before',
+                    'a head looks at the token after',
+                    'a head looks at the thing, in both sentences',
+                    'new masks generalize better',
+                ),
+            ),
+            Patch(
+                'the query stream of XLNet sees its own token',
+                (
+                    (
+                        'query = torch.cat([before, ',
+                        'query = torch.cat([before | itself, ',
+                    ),
+                ),
+                (
+                    'no token sees itself',
+                    'each sees those before it in the order',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'fine-tuning starts from random weights',
+                (('encoder.load_state_dict(state)', 'pass'),),
+                (
+                    'with 32 labels, pretrained beats from scratch by 10 '
+                    'points',
+                    'with 32 labels, pretrained beats bag of words by 10 '
+                    'points',
+                    'with 512 labels, by 20',
+                    'fine-tuning beats frozen features with 512',
+                    'pretrained beats both by 10 points on average',
+                    'from 32 sentences, pretrained beats both by 10 points '
+                    'in every run',
+                    'pretrained finds more answers in every run',
+                ),
+            ),
+            Patch(
+                'padding is not hidden',
+                (
+                    (
+                        'mask = padding if mask is None else padding & mask',
+                        'pass',
+                    ),
+                ),
+                ('no token sees the padding', 'padding changes nothing'),
+            ),
+        ),
+        (
+            Patch(
+                'the question is erased',
+                (
+                    (
+                        'scores = model(X, segments, valid_lens).transpose(',
+                        'scores = model(X.masked_fill((segments == 0) '
+                        '& (X > 4), 3), segments, valid_lens).transpose(',
+                    ),
+                ),
+                ('pretrained finds more answers in every run',),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+T5 = Sabotage(
+    runs=(
+        (
+            Patch(
+                'no cross-attention',
+                (
+                    (
+                        'X = self.cross_attention(X, memory=memory, '
+                        'mask=memory_mask,\n'
+                        '                                 cache=other)\n',
+                        'pass\n',
+                    ),
+                ),
+                (
+                    'what was measured is what the masks say',
+                    'the decoder sees all of the input',
+                    'it reads the input: the loss ends far below the bigram '
+                    'table',
+                    'blanks are filled better than by frequency',
+                    'the number of words is guessed better, too',
+                    'with 128 reports, pretrained beats scratch by 10 points '
+                    'in every run',
+                    'and the first sentence',
+                    'translation: at least 95 % exact match',
+                    'summary: at least 95 % exact match',
+                    'sentiment: at least 95 % exact match',
+                    'question: at least 95 % exact match',
+                    'without the mask it would',
+                    'a class is one word',
+                    'translations have many lengths',
+                    'three prefixes, three replies',
+                    'reports and sentences are judged when the prefix says so',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'summarizers start from random weights',
+                (('model.load_state_dict(start.state_dict())', 'pass'),),
+                (
+                    'with 128 reports, pretrained beats scratch by 10 points '
+                    'in every run',
+                    'and the first sentence',
+                    'denoising beats span corruption in every run, by 10 '
+                    'points',
+                ),
+            ),
+            Patch(
+                'padding is not hidden from the encoder',
+                (
+                    (
+                        'mask = None if valid_lens is None else '
+                        'padding_mask(valid_lens, n)',
+                        'mask = None',
+                    ),
+                ),
+                ('padding changes nothing',),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+GPT = Sabotage(
+    runs=(
+        (
+            Patch(
+                'labels are not shifted',
+                (
+                    (
+                        'inputs, labels = X[:, :-1].clamp(min=0), X[:, 1:]',
+                        'inputs, labels = X[:, :-1].clamp(min=0), X[:, :-1]',
+                    ),
+                ),
+                (
+                    'GPT beats the unigram model',
+                    'the average beats both of its parts',
+                    'where it does not, GPT wins by far more',
+                    'pretraining helps in every run by 8 points or more',
+                    'with one example width 32 is near the optimum',
+                    'a description makes examples superfluous',
+                    'an untrained model guesses uniformly: its loss is near '
+                    'log 1024 = 6.93',
+                    'greedy decoding repeats itself most',
+                    'text gets less plausible as temperature rises',
+                    'truncation makes it more plausible',
+                    'some head has learned to look at the previous token',
+                    'its mean beats the runs of words',
+                    'without warm-up, pre-norm beats post-norm',
+                    'post-norm needs warm-up',
+                    'reading its own text beats the most frequent type by '
+                    '10 points or more',
+                    'with more it is within 8 points',
+                    'where tasks differ, a second example helps in every run',
+                    'and 16 help once more, by five points on average',
+                    'each width gains more than the one before, on average',
+                    'the widest closes more than nine tenths of the gap, in '
+                    'every run',
+                    'width 8 gives answers of the right kind that are wrong',
+                    'examples of another task decide which task is done',
+                    'in every run one head reads little else than the answers',
+                    'and one the query',
+                    'without the reader accuracy falls in every run, by '
+                    'half on average',
+                    'the heads of block 2 are not needed',
+                    'most of what the context is worth lies in the last '
+                    'eight tokens',
+                    'a band in the first block loses examples',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'the cache forgets the keys',
+                (
+                    (
+                        'K = torch.cat((self.K, K), dim=2)',
+                        'K = torch.cat((0 * self.K, K), dim=2)',
+                    ),
+                ),
+                ('the cache changes no token',),
+            ),
+            Patch(
+                'examples are of random tasks',
+                (
+                    (
+                        'X = world.lists(tasks, columns, described)\n',
+                        'luck = torch.randint(6, columns.shape, '
+                        'generator=generator)\n'
+                        '    X = world.lists(tasks, columns, described, '
+                        'facts[luck, columns])\n',
+                    ),
+                ),
+                (
+                    'with more it is within 8 points',
+                    'where tasks differ, a second example helps in every run',
+                    'the widest closes more than nine tenths of the gap, in '
+                    'every run',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+SCALING = Sabotage(
+    runs=(
+        (
+            Patch(
+                'the exponent of a fit is negated',
+                (('float(-slope))', 'float(slope))'),),
+                (
+                    'no run is more than 2 % off the line',
+                    'no run is more than 3 % off the line',
+                    'that is out of reach by size alone',
+                    'parameters in blocks: it falls, and is straight to '
+                    'within 10 %',
+                    'unique tokens: it falls, and is straight to within 10 %',
+                    'operations: it falls, and is straight to within 10 %',
+                ),
+            ),
+            Patch(
+                'transfer starts from random weights',
+                (
+                    (
+                        'model.load_state_dict(pretrained.state_dict())',
+                        'pass',
+                    ),
+                ),
+                (
+                    'pretraining is better in every run',
+                    'with 1000 tokens it is worth at least a third more',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'a row of the largest size has a higher loss',
+                (
+                    (
+                        '2.2870675325393677,2.2870675325393677',
+                        '2.4870675325393677,2.2870675325393677',
+                        CSV,
+                    ),
+                ),
+                (
+                    'every prediction is within 3 %',
+                    'for the lowest loss it beats "as good as the best so '
+                    'far"',
+                ),
+            ),
+            Patch(
+                'the best row of a size is better',
+                (
+                    (
+                        '3.746906563639641,3.746906563639641',
+                        '3.546906563639641,3.746906563639641',
+                        CSV,
+                    ),
+                ),
+                ('your runs are within 3 % of the recorded ones',),
+            ),
+            Patch(
+                'processes do not share gradients',
+                (
+                    (
+                        'return nn.parallel.DistributedDataParallel(runner, '
+                        'static_graph=True)',
+                        'return runner',
+                        'chapter_large_pretraining/processes.py',
+                    ),
+                ),
+                (
+                    'data-parallel: the losses of one process, to 1e-4',
+                    'data-parallel: each gradient goes into one sum per step',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+    recorded=(
+        'three decades of size and of text, four of compute',
+        'the larger the model, the lower its best learning rate',
+        'parameters in blocks: it falls, and is straight to within 10 %',
+        'unique tokens: it falls, and is straight to within 10 %',
+        'operations: it falls, and is straight to within 10 %',
+        'the three smallest sizes never get there',
+        'of the others, the larger needs less',
+        'every prediction is within 3 %',
+        'for the lowest loss it beats "as good as the best so far"',
+        "on the Python text Kaplan's form fits better",
+        'counting embeddings lowers it by more than 0.1',
+        'by more than chance, in 90 % of resampled budgets',
+    ),
+)
+
+SABOTAGE = {
+    'index': INDEX,
+    'bert': BERT,
+    't5': T5,
+    'gpt': GPT,
+    'scaling': SCALING,
+}

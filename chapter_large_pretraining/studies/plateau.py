@@ -35,6 +35,7 @@ CHANGES = {
     'rate halved': {'lr': 0.005},
     'AdamW at 0.001': {'optimizer': 'adamw', 'lr': 0.001},
     'AdamW at 0.01': {'optimizer': 'adamw', 'lr': 0.01},
+    'head at half the rate': {'head_layers': 2, 'lr': 0.005},
 }
 
 

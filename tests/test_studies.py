@@ -21,7 +21,7 @@ import corpora
 import laws
 import processes
 import utils
-from studies import runner, scaling
+from studies import plateau, runner, scaling
 
 CHAPTER = Path(scaling.__file__).parents[1]
 RECORDED = CHAPTER / 'studies' / 'scaling.csv'
@@ -443,7 +443,7 @@ import os, signal, sys, time
 from multiprocessing import parent_process
 from pathlib import Path
 sys.path[:0] = {chapter!r}, {root!r}
-from studies import runner, scaling
+from studies import plateau, runner, scaling
 import processes
 
 save = processes.save_checkpoint
@@ -768,3 +768,74 @@ def test_a_row_of_another_text_is_not_repeated(command, texts):
         runner.repeat(scaling.STUDY, row, text=str(texts))
     with pytest.raises(ValueError, match='folder is no option of the study'):
         runner.repeat(scaling.STUDY, row, folder=str(texts))
+
+
+# ---- The plateau ----
+
+
+PLATEAU = CHAPTER / 'studies' / 'plateau.csv'
+
+
+def test_the_recorded_runs_of_the_plateau():
+    """Every change with three seeds, and nothing else changed with it."""
+    data = plateau.read_runs(PLATEAU)
+    data = data[data.num_steps == plateau.NUM_STEPS]
+    seeds = data.groupby('change').seed.apply(sorted)
+    assert set(seeds.index) == set(plateau.CHANGES)
+    assert all(each == [0, 1, 2] for each in seeds)
+    for run, measured, _ in plateau.STUDY.read(PLATEAU)[0]:
+        ours = plateau.Run('none', run.seed, run.num_steps)
+        settings = {'change': run.change, **plateau.CHANGES[run.change]}
+        assert run == dataclasses.replace(ours, **settings)
+        assert measured.reached % plateau.EVERY == 0
+        assert measured.reached <= run.num_steps and measured.probe <= 1
+    named = plateau.PUBLISHED.values()
+    changed = [name for settings in named for name in settings]
+    assert len(changed) == len(set(changed))
+    assert len(changed) == len(plateau.CHANGES['all'])
+
+
+@pytest.mark.slow
+def test_the_shortest_recorded_run_of_the_plateau_can_be_repeated():
+    rows, _ = plateau.STUDY.read(PLATEAU)
+    row = min(rows, key=lambda row: row.run.cost)
+    assert row.run.num_steps == plateau.FEW_STEPS
+    again = runner.repeat(plateau.STUDY, row, device='cpu')
+    assert again.loss == pytest.approx(row.measured.loss, rel=0.01)
+    assert again.probe == pytest.approx(row.measured.probe, abs=0.05)
+    assert again.reached == row.measured.reached
+
+
+@pytest.mark.slow
+def test_a_run_of_the_plateau_that_diverges(tmp_path, monkeypatch):
+    def fail(*inputs, run, **options):
+        run.step = 6
+        raise FloatingPointError('loss is nan')
+
+    monkeypatch.setattr(utils, 'train', fail)
+    words = ['plateau', str(tmp_path / 'runs.csv'), '--changes', 'head']
+    assert runner.main([*words, '--seeds', '1', '--steps', '9']) == 0
+    data = plateau.read_runs(words[1])
+    assert list(data.change) == ['none', 'head']
+    assert (data.loss == math.inf).all() and (data.probe == 0).all()
+    assert (data.reached == 0).all()
+
+
+def test_bad_runs_of_the_plateau_are_refused(tmp_path, capsys):
+    for name, value in {
+        'norm': 'none',
+        'scaled_init': 2,
+        'head_layers': 0,
+        'optimizer': 'sgd',
+        'num_steps': 0,
+        'mask_rate': 1.1,
+        'init_std': math.nan,
+        'lr': 0.0,
+    }.items():
+        with pytest.raises(ValueError, match=f'{name} is {value!r}'):
+            plateau.Run('none', 0, **{name: value})
+    with pytest.raises(ValueError, match='loss is -1, below 0'):
+        plateau.Measured(0, 0.5, -1, 1.0)
+    with pytest.raises(SystemExit):
+        runner.main(['plateau', str(tmp_path / 'a.csv'), '--changes', 'tail'])
+    assert "'tail' is not one of none, head" in capsys.readouterr().err

@@ -73,8 +73,13 @@ format: $(READY)
 benchmark: $(READY)
 	$(BIN)/python tests/benchmark.py
 
-.PHONY: lab quick test lint models notebooks site drawings badges format \
-  benchmark reliability sabotage clean
+# kill studies, give bad input, and count what is lost
+reliability: $(READY)
+	$(BIN)/python tests/reliability.py
+
+# make sabotage NOTEBOOK=index ONLY=seed    see tests/sabotage.py
+sabotage: $(READY)
+	$(BIN)/python tests/sabotage.py $(NOTEBOOK) $(if $(ONLY),--only '$(ONLY)')
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis

@@ -162,6 +162,18 @@ def read_results():
     return json.loads(RESULTS.read_text('utf-8')) if RESULTS.exists() else {}
 
 
+def write_results(results):
+    """Stores the runs that the list still has, and what they mean today."""
+    for name in (name for name in SABOTAGE if name in results):
+        old = results.pop(name)['runs']
+        listed = [label for label, *_ in runs_of(SABOTAGE[name])]
+        runs = {label: old[label] for label in listed if label in old}
+        found = summary(SABOTAGE[name], stored_claims(name), runs)
+        results[name] = found | {'runs': runs}
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    write_whole(RESULTS, text + '\n')
+
+
 def runs_of(sabotage):
     """All runs of a notebook: a name, patches, and by how much seeds move."""
     for patches in sabotage.runs:
@@ -227,7 +239,15 @@ def sentence(results):
             shares[-1] += ' and {} of {} on recorded rows'.format(
                 *entry['recorded']
             )
-    return f'Seen red so far: {", ".join(shares)}.'
+    moved = []
+    for name, entry in results.items():
+        counts = map(len, entry['false with other seeds'].values())
+        moved.append(f'{name} {" and ".join(map(str, counts)) or "not run"}')
+    return (
+        f'Seen red so far: {", ".join(shares)}. Claims that fail when all '
+        f'seeds move by {" and by ".join(map(str, SEEDS))}: '
+        f'{", ".join(moved)}.'
+    )
 
 
 def main(arguments=None):
@@ -259,13 +279,10 @@ def main(arguments=None):
                 'made on': f'{machine()}, {made}',
                 'seconds': seconds,
             }
-            runs = {label: runs[label] for label in listed if label in runs}
-            found = summary(SABOTAGE[name], stored_claims(name), runs)
-            results[name] = found | {'runs': runs}
-            results = {k: results[k] for k in SABOTAGE if k in results}
-            text = json.dumps(results, indent=1, ensure_ascii=False)
-            write_whole(RESULTS, text + '\n')
+            results[name] = {'runs': runs}
+            write_results(results)
     results = read_results()
+    write_results(results)
     for name, entry in results.items():
         print('\n'.join(report(name, entry)))
     print(f'\nFor README.md: {sentence(results)}')

@@ -238,7 +238,7 @@ INDEX = Sabotage(
                 'orthogonalize changes nothing',
                 (
                     (
-                        'X = X @ Q if tall else Q @ X\n    return X',
+                        'X = X.bmm(Q) if tall else Q.bmm(X)\n    return X',
                         'pass\n    return X',
                     ),
                 ),

@@ -209,7 +209,8 @@ def test_summary():
     assert 'must turn red and did not: hopeless: weak' in lines
     assert 'seed 100: weak' in lines and 'cell x: E' in lines
     assert sentence({'tiny': entry}) == (
-        'Seen red so far: tiny 2 of 3 and 0 of 1 on recorded rows.'
+        'Seen red so far: tiny 2 of 3 and 0 of 1 on recorded rows. Claims '
+        'that fail when all seeds move by 100 and by 200: tiny 1.'
     )
     assert summary(TINY, CLAIMS, {})['live'] == [0, 3]
 

@@ -15,6 +15,7 @@ status is 1 if a claim that must turn red has not.
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -200,8 +201,13 @@ def summary(sabotage, claims, runs):
             if missed := [claim for claim in patch.red if claim not in red]:
                 green[patch.name] = missed
     rest = [claim for claim in claims if claim not in sabotage.definitional]
-    recorded = [claim in seen for claim in rest if claim in sabotage.recorded]
-    live = [claim in seen for claim in rest if claim not in sabotage.recorded]
+    on_rows = [
+        claim.startswith('recorded: ') or claim in sabotage.recorded
+        for claim in rest
+    ]
+    was_red = [claim in seen for claim in rest]
+    recorded = list(itertools.compress(was_red, on_rows))
+    live = [red for red, row in zip(was_red, on_rows, strict=True) if not row]
     return {
         'live': [sum(live), len(live)],
         'recorded': [sum(recorded), len(recorded)],

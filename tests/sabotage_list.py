@@ -30,6 +30,7 @@ class Sabotage(NamedTuple):
 
 UTILS = 'utils.py'
 CSV = 'chapter_large_pretraining/studies/scaling.csv'
+BITS = 'chapter_large_pretraining/studies/compression.csv'
 
 INDEX = Sabotage(
     runs=(
@@ -494,6 +495,34 @@ GPT = Sabotage(
                     'where tasks differ, a second example helps in every run',
                     'the widest closes more than nine tenths of the gap, in '
                     'every run',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'SmolLM2 without positions',
+                (
+                    (
+                        'turned = pairs * turns(start, num_steps, d, base, '
+                        'X.device)',
+                        'turned = pairs',
+                        UTILS,
+                    ),
+                ),
+                (
+                    'the recorded figure comes out again',
+                    'SmolLM2 foresees more than half of the tokens, in every '
+                    'draw',
+                    'the best head of one draw does it in another, of another '
+                    'length',
+                ),
+            ),
+            Patch(
+                'a changed row of compression.csv',
+                (('1.1399412838091485', '1.3399412838091485', BITS),),
+                (
+                    'recorded: SmolLM2 needs at most two thirds of the '
+                    'trigram bits',
                 ),
             ),
         ),

@@ -415,8 +415,12 @@ def measure_generation(settings):
     return results
 
 
-def as_transformers(model):
-    """The Llama of transformers that has the weights of our `model`."""
+def as_transformers(model, **options):
+    """The Llama of transformers that has the weights of our `model`.
+
+    It turns the halves of a head where ours turns pairs of neighbors: rows
+    of queries and keys change places.
+    """
     config, d = model.config, model.config.head_width
 
     def halves(W):
@@ -430,20 +434,21 @@ def as_transformers(model):
         num_hidden_layers=config.num_blks,
         num_attention_heads=config.num_heads,
         num_key_value_heads=config.num_kv_heads,
+        head_dim=d,
         max_position_embeddings=config.max_len,
         rms_norm_eps=config.norm_eps,
         rope_parameters={
             'rope_type': 'default',
             'rope_theta': config.rotary_base,
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=config.tie_weights,
+        **options,
     )
     with torch.device('meta'):
         theirs = LlamaForCausalLM(sizes)
-    embedding = model.token_embedding.weight
     values = {
-        'model.embed_tokens.weight': embedding,
-        'lm_head.weight': embedding,
+        'model.embed_tokens.weight': model.token_embedding.weight,
+        'lm_head.weight': model.head.weight,
         'model.norm.weight': model.norm.weight,
     }
     queries, keys = config.num_heads * d, config.num_kv_heads * d

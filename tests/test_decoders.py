@@ -5,9 +5,11 @@ turns the two halves of a head where ours turns pairs: rows of queries and
 keys change places accordingly.
 """
 
+import copy
+
 import pytest
 import torch
-import transformers
+from benchmark import as_transformers
 
 import utils
 from laws import count_parameters, train_flops
@@ -32,6 +34,7 @@ def today(**changes):
         'bias': False,
         'activation': 'gated_silu',
         'tie_weights': False,
+        'init_std': 0.2,
     }
     return Config(**SIZES | choices | changes)
 
@@ -42,60 +45,14 @@ def pairs(W, d):
 
 
 def peer(config):
-    """A random Llama, and our GPT with its weights."""
+    """Our GPT with random weights, and a Llama with copies of them."""
     torch.manual_seed(0)
-    theirs = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.num_hiddens,
-            intermediate_size=config.ffn_num_hiddens,
-            num_hidden_layers=config.num_blks,
-            num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_kv_heads,
-            head_dim=config.head_width,
-            max_position_embeddings=config.max_len,
-            rms_norm_eps=config.norm_eps,
-            rope_parameters={
-                'rope_type': 'default',
-                'rope_theta': config.rotary_base,
-            },
-            tie_word_embeddings=config.tie_weights,
-            initializer_range=0.2,
-            attn_implementation='eager',
-        )
-    ).eval()
-    for p in theirs.parameters():
+    ours = GPT(config).eval()
+    for p in ours.parameters():
         if p.dim() == 1:
             torch.nn.init.uniform_(p, 0.5, 1.5)
-    ours = GPT(config).eval()
-    values = {
-        'token_embedding.weight': theirs.model.embed_tokens.weight,
-        'norm.weight': theirs.model.norm.weight,
-        'head.weight': theirs.lm_head.weight,
-    }
-    d = config.head_width
-    for i, layer in enumerate(theirs.model.layers):
-        own, ffn = layer.self_attn, layer.mlp
-        values |= {
-            f'blks.{i}.{name}.weight': W
-            for name, W in {
-                'attention.norm': layer.input_layernorm.weight,
-                'attention.layer.W_qkv': torch.cat(
-                    (
-                        pairs(own.q_proj.weight, d),
-                        pairs(own.k_proj.weight, d),
-                        own.v_proj.weight,
-                    )
-                ),
-                'attention.layer.W_o': own.o_proj.weight,
-                'ffn.norm': layer.post_attention_layernorm.weight,
-                'ffn.layer.0.W_gate': ffn.gate_proj.weight,
-                'ffn.layer.0.W_in': ffn.up_proj.weight,
-                'ffn.layer.1': ffn.down_proj.weight,
-            }.items()
-        }
-    ours.load_state_dict(values)
-    return ours, theirs
+    copied = copy.deepcopy(ours)
+    return ours, as_transformers(copied, attn_implementation='eager')
 
 
 @pytest.fixture(params=SHAPES)

@@ -223,8 +223,10 @@ def gelu_tanh():
     return nn.GELU(approximate='tanh')
 
 
-ACTIVATIONS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'gelu_tanh': gelu_tanh,
-               'gated_gelu': gelu_tanh, 'gated_silu': nn.SiLU}
+ACTIVATIONS = {
+    'relu': nn.ReLU, 'gelu': nn.GELU, 'gelu_tanh': gelu_tanh,
+    'gated_gelu': gelu_tanh,
+    'gated_silu': lambda: nn.SiLU(inplace=True)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .batches import (
     encode,
     examples,
     join,
+    masked_batches,
     random_rows,
     train_tokenizer,
     windows,

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 
-from utils import move_left
+from utils import mask_tokens, move_left
 
 from .plain_texts import FORMAT
 from .storage import cached, data_folder, digest
@@ -232,6 +232,20 @@ def by_length(data, batch_size, seed=0):
                 )
 
     return draw()
+
+
+def masked_batches(data, batch_size, vocab_size, rate, seed=0, **special):
+    """Endless batches for `mlm_loss`: those of `by_length`, tokens hidden.
+
+    Every time a text comes up, others of its tokens are hidden; `rate` and
+    `special` are those of `utils.mask_tokens`. Raises ValueError like both.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for X, segments, lens, *_ in by_length(data, batch_size, seed):
+        inputs, labels = mask_tokens(
+            X, vocab_size, rate, generator=generator, **special
+        )
+        yield inputs, segments, lens, labels
 
 
 def _check_rows(tokens, num_steps):

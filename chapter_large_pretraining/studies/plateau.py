@@ -135,16 +135,6 @@ def load():
     return world, pairs, fresh, world.evidence(500, 'right')
 
 
-def batches(data, vocab_size, rate, seed):
-    """Batches of 32 texts, a share `rate` of their tokens hidden."""
-    generator = torch.Generator().manual_seed(seed)
-    for X, segments, lens in corpora.by_length(data, 32, seed):
-        inputs, labels = utils.mask_tokens(
-            X, vocab_size, rate, generator=generator
-        )
-        yield inputs, segments, lens, labels
-
-
 @torch.no_grad()
 def probe(model, world, evidence):
     """The share of adjectives whose polarity the model guesses right."""
@@ -166,7 +156,7 @@ def execute(run, options, checkpoint):
     model = utils.BERT(run.config(vocab_size)).to(runner.device_of(options))
     history = runner.train(
         model,
-        batches(pairs, vocab_size, run.mask_rate, run.seed),
+        corpora.masked_batches(pairs, 32, vocab_size, run.mask_rate, run.seed),
         utils.mlm_loss,
         run.num_steps,
         run.lr,

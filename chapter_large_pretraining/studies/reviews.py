@@ -37,7 +37,7 @@ LINEAR = (*BAGS, 'frozen')
 C = 0.1, 1.0, 10.0  # of the logistic regressions
 BATCH_SIZE, MAX_LEN = 16, 48
 PRETRAINING_STEPS = 600
-MASK_ID, NUM_SPECIAL = 103, 999  # of BERT's WordPiece vocabulary
+IDS = {'mask_id': 103, 'num_special': 999}  # of BERT's WordPiece vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,17 +156,6 @@ def small_bert():
     )
 
 
-def masked_batches(data, seed):
-    """Endless batches for `mlm_loss`, 30 % of the word pieces chosen."""
-    vocab_size = read()[1].config.vocab_size
-    generator = torch.Generator().manual_seed(seed)
-    for X, segments, lens, _ in corpora.by_length(data, 32, seed):
-        inputs, labels = utils.mask_tokens(
-            X, vocab_size, 0.3, MASK_ID, NUM_SPECIAL, generator
-        )
-        yield inputs, segments, lens, labels
-
-
 @functools.cache
 def minute_old():
     """The small BERT after pretraining on all training sentences."""
@@ -176,7 +165,7 @@ def minute_old():
     model = small_bert()
     runner.train(
         model,
-        masked_batches(data, 0),
+        corpora.masked_batches(data, 32, model.config.vocab_size, 0.3, **IDS),
         utils.mlm_loss,
         PRETRAINING_STEPS,
         0.01,

@@ -850,8 +850,9 @@ class GPT(nn.Module):
         num_steps = X.shape[1]
         H = self.token_embedding(X)  # (batch, num_steps, num_hiddens)
         if self.pos_embedding is not None:
-            positions = torch.arange(start, start + num_steps)
-            H = H + self.pos_embedding(positions.to(X.device))
+            positions = torch.arange(start, start + num_steps,
+                                     device=X.device)
+            H = H + self.pos_embedding(positions)
         H = self.dropout(H)
         if mask is None:
             mask = causal_mask(num_steps, start + num_steps, X.device)

@@ -19,6 +19,7 @@ from .batches import (
     join,
     masked_batches,
     random_rows,
+    stack,
     train_tokenizer,
     windows,
 )

@@ -368,6 +368,11 @@ _TEMPLATES = {
     who owns the {thing} ? -> who
     what does {who} have ? -> colour thing
     what colour is the {thing} of {who} ? -> colour""",
+    # What people own in documents in which they compete.
+    'owned any': """
+    {who} has a {colour} {thing} .
+    {who} owns a {colour} {thing} .
+    the {colour} {thing} belongs to {who} .""",
 }
 TEMPLATES = {
     key: [line.strip() for line in text.strip().split('\n')]

@@ -6,6 +6,7 @@ number of an entry for every sentence.
 """
 
 import dataclasses
+import functools
 import re
 import zlib
 from itertools import chain
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from utils import move_left
 
-from .batches import MASK, SPECIAL_TOKENS, Examples, join, stack
+from .batches import BOS, MASK, SPECIAL_TOKENS, Examples, join, stack
 from .small_words import (
     BAD,
     CLASS_OF,
@@ -37,8 +38,15 @@ from .small_words import (
 
 SPLITS = ['valid', 'test', 'train']
 SIDES = ['left', 'right', 'none']
+FORMS = {  # of opinions: shares of plain, negated and contrasting ones
+    'any': [0.7, 0.15, 0.15],
+    'plain': [1, 0, 0],
+    'negated': [0, 1, 0],
+    'contrasting': [0, 0, 1],
+}
 VOWEL = re.compile('(?!univ)[aeiou]')
 MAX_WIDTH = 80  # no sentence or context has more tokens
+RIVALS = 3, 4  # in a document in which people, things or parts compete
 
 # ---- Random draws ----
 
@@ -158,6 +166,13 @@ def in_split(hashes, split):
     """Which texts belong to train (14 of 16), valid or test (1 each)."""
     part = hashes >> np.uint64(60)
     return part > 1 if split == 'train' else part == SPLITS.index(split)
+
+
+def pick(name, value, choices):
+    """The entry of a dict; ValueError if there is none."""
+    if value not in choices:
+        raise ValueError(f'{name} is {value!r}, not one of {[*choices]}')
+    return choices[value]
 
 
 def read_template(line):
@@ -509,6 +524,101 @@ class SmallWorld:
             torch.from_numpy(topics[kept]),
         )
 
+    # ---- Documents in which people, things or parts compete ----
+
+    def _tell_facts(self, rng, n):
+        """A function that writes, as ids and slots, what one of four people
+        owns, by its number (n,)."""
+        groups = {'who': np.zeros((4, n), int)}
+        groups['thing'] = rng.integers(PAINTED, size=(4, n))
+        groups['colour'] = groups['thing']
+        rivals = {name: [] for name in groups}
+        for name, rows in groups.items():
+            for group in rows:
+                taken = list(rivals[name])
+                rivals[name].append(self._draw(rng, name, group, taken=taken))
+        topic = np.zeros(n, int)
+        always = rng.random(n) < 0.5  # in the same words
+        words = self._choose(rng, 'owned', topic)
+
+        def tell(who):
+            now = {name: np.choose(who, rivals[name]) for name in rivals}
+            other = self._choose(rng, 'owned', topic)
+            return self._fill(np.where(always, words, other), now)
+
+        return tell
+
+    def _tell_opinions(self, rng, n):
+        """The polarities (4, n), and a function that writes ids and slots of
+        an opinion about the parts of a number (n,)."""
+        topic = rng.integers(len(TOPICS), size=n)
+        scene, parts = self._scene(rng, topic), []
+        for _ in range(4):
+            parts.append(self._draw(rng, 'part', topic, taken=parts))
+        polarity = rng.integers(2, size=(4, n))
+        polarity[1] = 1 - polarity[0]
+
+        def tell(which, negations=0.25):
+            negated = rng.random(n) < negations
+            told = np.choose(which, polarity) ^ negated
+            choice = np.where(
+                negated,
+                self._choose(rng, 'negated part', topic),
+                self._choose(rng, 'plain part', topic),
+            )
+            now = scene | {'part': np.choose(which, parts)}
+            clause = self._clause(rng, choice, now, topic, told, False)
+            alone = self._choose(rng, 'alone', topic)
+            return self._fill(alone, {'main': clause})
+
+        return polarity, tell
+
+    def _retell(self, rng, tell, count):
+        """A text on `count` (n,) rivals: four sentences, all 0 for none."""
+        order = rng.random((4, len(count)))
+        order[3, count < 4] = 2  # comes last, and is left out
+        return [
+            tell(who)[0] * (i < count)[:, None]
+            for i, who in enumerate(order.argsort(0))
+        ]
+
+    def competing(self, num_docs, about='facts', seed=0):
+        """Documents whose second text tells the first one's facts again.
+
+        Each text says of three or four people what they own; with `about`
+        'opinions', what three or four parts of a thing are like, some good
+        and some bad. So a hidden word of one text can be read in the other
+        by whoever finds the sentence about the same person or part. The
+        order is random in both; half of the documents with facts say all in
+        the same words. No sentence is valid or test.
+
+        Returns LongTensors A (num_docs, L1) and B (num_docs, L2), padded
+        with 0, as `Documents.halves`. Raises ValueError for less than 1
+        document and for another `about`.
+        """
+        tellers = {
+            'facts': self._tell_facts,
+            'opinions': lambda rng, n: self._tell_opinions(rng, n)[1],
+        }
+        teller = pick('about', about, tellers)
+        if num_docs < 1:
+            raise ValueError(f'num_docs is {num_docs}, not at least 1')
+        rng, found, missing = stream(f'competing {about}', seed), [], num_docs
+        while missing > 0:
+            n = min(3 * missing + 100, 50_000)
+            tell = teller(rng, n)
+            count = rng.choice(RIVALS, n)
+            halves = [self._retell(rng, tell, count) for _ in 'AB']
+            kept = [
+                in_split(hash_rows(ids), 'train') | (ids == 0).all(1)
+                for ids in chain(*halves)
+            ]
+            keep = np.all(kept, 0)
+            texts = [side_by_side(*rows)[keep][:missing] for rows in halves]
+            found.append([torch.from_numpy(X) for X in texts])
+            missing -= len(texts[0])
+        return tuple(stack(X).long() for X in zip(*found, strict=True))
+
     # ---- Labelled examples ----
 
     def _unseen(self, task, make, num_examples, split, seed, surplus):
@@ -548,17 +658,19 @@ class SmallWorld:
         topic = rng.integers(len(TOPICS), size=n)
         return topic, self._scene(rng, topic, shown), rng.integers(2, size=n)
 
-    def sentiment(self, num_examples, split='train', seed=0):
+    def sentiment(self, num_examples, split='train', seed=0, form='any'):
         """An opinion; labels (n,) are 0 for negative and 1 for positive.
 
         Seven in ten are plain; the others are negated or have a second
-        clause of the other polarity. Raises ValueError for fewer than 1
-        example and for an unknown split.
+        clause of the other polarity. With `form` 'plain', 'negated' or
+        'contrasting' all of them are that. Raises ValueError for fewer than
+        1 example, an unknown split and an unknown form.
         """
+        shares = pick('form', form, FORMS)
 
         def make(rng, n, shown):
             topic, scene, polarity = self._single(rng, n, shown)
-            style = rng.choice(3, n, p=[0.7, 0.15, 0.15])
+            style = rng.choice(3, n, p=shares)
             told = (scene, topic, polarity, style, shown)
             return self._sentences(rng, *told)[0], polarity[:, None]
 
@@ -655,6 +767,87 @@ class SmallWorld:
             return A[once], B[once], labels[once]
 
         return self._examples('questions', make, num_examples, split, seed)
+
+    def agreement(self, num_examples, split='train', seed=0):
+        """Two reviews of three opinions each; labels (n,) from 0 to 1.
+
+        The label is one minus the difference of the shares of positive
+        opinions; one opinion in five is negated. Raises ValueError like
+        `sentiment`.
+        """
+
+        def make(rng, n, shown):
+            topic, scene, _ = self._single(rng, n, shown)
+            texts, positive = [], rng.integers(4, size=(2, n))
+            for told in positive:
+                rows = [
+                    self._sentences(
+                        rng,
+                        scene,
+                        topic,
+                        (i < told).astype(int),
+                        (rng.random(n) < 0.2).astype(int),
+                        shown,
+                    )[0]
+                    for i in rng.random((3, n)).argsort(0)
+                ]
+                texts.append(side_by_side(*rows))
+            return *texts, np.abs(np.diff(positive, axis=0)).T
+
+        data = self._examples('agreement', make, num_examples, split, seed)
+        return dataclasses.replace(data, labels=1 - data.labels / 3)
+
+    def binding(self, num_examples, about='facts', seed=0):
+        """Documents like those of `competing`, with words of text B masked.
+
+        Of facts all colors of text B are masked. Labels (n, 3) are the
+        position of one of them in X, the color, and that of another thing.
+        With `about` 'opinions' all adjectives are, and labels (n, 2) are a
+        position and the polarity, 0 or 1, as for `evidence`. Raises
+        ValueError for another `about` and for fewer than 1 example.
+        """
+
+        def fact(rng, n, shown):
+            tell = self._tell_facts(rng, n)
+            A, B, at = texts(rng, tell, tell, 'colour', n)
+            told = (tell(np.full(n, number)) for number in (0, 1))
+            slot = self._slots.index('colour')
+            words = [(ids * (slots == slot)).sum(1) for ids, slots in told]
+            keep = (at.sum(1) == 1) & (words[0] != words[1])
+            for word in words:
+                keep &= (word[:, None] == A).sum(1) == 1
+            return A, B, at.argmax(1), words, keep
+
+        def opinion(rng, n, shown):
+            polarity, tell = self._tell_opinions(rng, n)
+            plain = functools.partial(tell, negations=0)
+            A, B, at = texts(rng, tell, plain, 'adj', n)
+            return A, B, at.argmax(1), polarity[:1], at.sum(1) == 1
+
+        def texts(rng, tell, tell_again, slot, n):
+            """Text A, text B, and where B hides a word of rival 0."""
+
+            def hide(who):
+                ids, slots = tell_again(who)
+                hidden = slots == self._slots.index(slot)
+                mark = np.where(who == 0, BOS, MASK)[:, None]
+                return np.where(hidden, mark, ids), slots
+
+            count = rng.choice(RIVALS, n)
+            A = side_by_side(*self._retell(rng, tell, count))
+            B = side_by_side(*self._retell(rng, hide, count))
+            return A, np.where(B == BOS, MASK, B), B == BOS
+
+        choose = pick('about', about, {'facts': fact, 'opinions': opinion})
+
+        def make(rng, n, shown):
+            A, B, at, truth, keep = choose(rng, n, shown)
+            start = (A > 0).sum(1) + 2 + at
+            labels = np.stack([start, *truth], 1)
+            return A[keep], B[keep], labels[keep]
+
+        name = f'binding {about}'
+        return self._examples(name, make, num_examples, 'test', seed)
 
     def evidence(self, num_examples, side, seed=0):
         """Four plain opinions of one polarity, an adjective masked.

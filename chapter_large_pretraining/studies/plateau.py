@@ -1,7 +1,8 @@
 """The plateau study: what gets a small BERT to use its context, and when.
 
 Pretrains the BERT of the chapter in its small world with the chapter's
-settings, and again with one of them changed to what was published, or all.
+settings, and again with one of them changed to what was published, or all;
+and a twin of it that may only look to the left.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import utils
 
 from . import runner
 
-NUM_STEPS = 1100
+NUM_STEPS = 1600
 FEW_STEPS = 100  # of a run that is there to be repeated by a test
 EVERY = 50  # steps from one look at the probe to the next
 THRESHOLD = 0.9  # share of probes; half of them are right by chance
@@ -36,7 +37,20 @@ CHANGES = {
     'AdamW at 0.001': {'optimizer': 'adamw', 'lr': 0.001},
     'AdamW at 0.01': {'optimizer': 'adamw', 'lr': 0.01},
     'head at half the rate': {'head_layers': 2, 'lr': 0.005},
+    'causal twin': {'mask': 'causal'},
 }
+
+
+def small_config(vocab_size):
+    """The BERT of the chapter: three blocks of width 64."""
+    return utils.Config(
+        vocab_size,
+        num_hiddens=64,
+        num_blks=3,
+        max_len=128,
+        init_std=0.07,
+        mlm_transform=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +73,7 @@ class Run:
     mask_rate: float = 0.3
     optimizer: str = 'muon'
     lr: float = 0.01
+    mask: str = 'padding'
 
     def __post_init__(self):
         for name, values in {
@@ -66,6 +81,7 @@ class Run:
             'scaled_init': (0, 1),
             'head_layers': (1, 2),
             'optimizer': ('muon', 'adamw'),
+            'mask': ('padding', 'causal'),
         }.items():
             value = getattr(self, name)
             if value not in values:
@@ -84,11 +100,8 @@ class Run:
         return self.num_steps
 
     def config(self, vocab_size):
-        return utils.Config(
-            vocab_size,
-            num_hiddens=64,
-            num_blks=2,
-            max_len=96,
+        return dataclasses.replace(
+            small_config(vocab_size),
             pre_norm=self.norm == 'pre',
             init_std=self.init_std,
             scaled_init=self.scaled_init == 1,
@@ -102,13 +115,16 @@ class Measured:
 
     `reached` is the first of the steps looked at, every 50th and the last,
     with the evidence to the right read in at least nine probes of ten, and
-    0 if there was none. `probe` is the share of probes at the end, `loss`
-    that of the fresh documents in nats per hidden token, infinite for a run
-    that diverged.
+    0 if there was none. At the end, `right` and `left` are the shares of
+    probes with the evidence on that side, `binding` is the share of facts
+    that are not taken for those of another, and `loss` that of the fresh
+    documents in nats per hidden token, infinite for a run that diverged.
     """
 
     reached: int
-    probe: float
+    right: float
+    left: float
+    binding: float
     loss: float
     seconds: float
 
@@ -118,12 +134,27 @@ class Measured:
                 raise ValueError(f'{name} is {value}, below 0')
 
 
+# ---- Texts and probes ----
+
+
+def texts(world, number, seed=0):
+    """Text A and B of documents, half of them with facts that compete."""
+    return [
+        corpora.stack(halves)
+        for halves in zip(
+            world.documents(4 * number, seed).halves(),
+            world.competing(number, seed=seed),
+            strict=True,
+        )
+    ]
+
+
 @functools.cache
 def load():
-    """The world, its texts for training, fresh ones with masks, the probe."""
+    """The world, its texts for training, fresh ones with masks, probes."""
     world = corpora.SmallWorld()
-    pairs = corpora.join(*world.documents(100_000).halves())
-    first, second = world.documents(1000, seed=1).halves()
+    pairs = corpora.join(*texts(world, 9000))
+    first, second = texts(world, 200, seed=1)
     generator = torch.Generator().manual_seed(0)
     inputs, hidden = utils.mask_tokens(
         first, len(world.words), generator=generator
@@ -132,54 +163,80 @@ def load():
     labels = torch.full_like(X, -100)
     labels[:, 1 : 1 + hidden.shape[1]] = hidden
     fresh = X, segments, lens, labels
-    return world, pairs, fresh, world.evidence(500, 'right')
+    probes = {side: world.evidence(500, side) for side in ('right', 'left')}
+    return world, pairs, fresh, probes | {'binding': world.binding(500)}
+
+
+def mask_of(run, X):
+    return utils.causal_mask(X.shape[1]) if run.mask == 'causal' else None
+
+
+def loss(run, model, batch):
+    """`utils.mlm_loss`, under the mask of the run."""
+    X, segments, lens, labels = batch
+    chosen = labels != -100
+    H = model.encode(X, segments, lens, mask_of(run, X))[chosen]
+    return utils.token_loss(model.mlm(H), labels[chosen])
 
 
 @torch.no_grad()
-def probe(model, world, evidence):
-    """The share of adjectives whose polarity the model guesses right."""
-    device = next(model.parameters()).device
-    X, segments, lens, labels = utils.to_device(tuple(evidence), device)
-    at, polarity = labels.T
-    H = model.encode(X, segments, lens)[range(len(X)), at]
-    scores = model.mlm(H).softmax(-1).cpu()  # (num_probes, vocab_size)
-    positive = scores[:, world.polarity > 0].sum(1)
-    negative = scores[:, world.polarity < 0].sum(1)
-    return ((positive > negative) == polarity.cpu()).float().mean().item()
+def read_probes(run, model, world, probes):
+    """Shares guessed right: polarities, and facts against their rivals."""
+    device, shares = next(model.parameters()).device, {}
+    for name, data in probes.items():
+        X, segments, lens, labels = utils.to_device(tuple(data), device)
+        H = model.encode(X, segments, lens, mask_of(run, X))
+        scores = model.mlm(H[range(len(X)), labels[:, 0]]).softmax(-1).cpu()
+        _, truth, *other = labels.T.cpu()
+        if name == 'binding':
+            right, wrong = (
+                scores.gather(1, words[:, None]) for words in (truth, *other)
+            )
+            guessed = (right > wrong)[:, 0]
+        else:
+            positive = scores[:, world.polarity > 0].sum(1)
+            negative = scores[:, world.polarity < 0].sum(1)
+            guessed = (positive > negative) == truth
+        shares[name] = guessed.float().mean().item()
+    return shares
 
 
 def execute(run, options, checkpoint):
     """Pretrain one model and look at it every 50 steps."""
-    world, pairs, fresh, evidence = load()
+    world, pairs, fresh, probes = load()
     vocab_size = len(world.words)
     torch.manual_seed(run.seed)
     model = utils.BERT(run.config(vocab_size)).to(runner.device_of(options))
+    loss_fn = functools.partial(loss, run)
+    right = {'right': probes['right']}
     history = runner.train(
         model,
         corpora.masked_batches(pairs, 32, vocab_size, run.mask_rate, run.seed),
-        utils.mlm_loss,
+        loss_fn,
         run.num_steps,
         run.lr,
         run.optimizer,
         (0.9, 0.99),
         warmup=20,
         eval_fn=lambda model: (
-            probe(model, world, evidence),
-            utils.evaluate(model, [fresh], utils.mlm_loss),
+            read_probes(run, model, world, right)['right'],
+            utils.evaluate(model, [fresh], loss_fn),
         ),
         eval_every=EVERY,
         checkpoint=checkpoint,
         shard=options.shard,
     )
     looks = list(zip(history.eval_step, history.eval_loss, strict=True))
+    shares = dict.fromkeys(probes, 0.0)
     if math.inf in history.eval_loss:  # it diverged
         looks = [(looks[-1][0], (0.0, math.inf))]
+    else:
+        shares = read_probes(run, model, world, probes)
     reached = [step for step, (share, _) in looks if share >= THRESHOLD]
-    share, loss = looks[-1][1]
     return Measured(
         reached=min(reached, default=0),
-        probe=share,
-        loss=loss,
+        **shares,
+        loss=looks[-1][1][1],
         seconds=history.seconds[-1],
     )
 

@@ -3,10 +3,15 @@
 A batch is (X, segments, valid_lens, labels), as BERT takes it.
 """
 
+import copy
+from collections import namedtuple
+
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from utils import padding_mask, token_loss
+import corpora
+from utils import padding_mask, token_loss, train
 
 
 class Finetuned(nn.Module):
@@ -36,13 +41,30 @@ def text_scores(model, X, segments, valid_lens):
     return scores.sum(1) / valid_lens[:, None]
 
 
-def text_loss(model, batch):
+def first_scores(model, X, segments, valid_lens):
+    """Scores of texts, (batch, num_classes), from the first token alone.
+
+    (Devlin et al., 2019, section 3.2)
+    """
+    return model(X, segments, valid_lens)[:, 0]
+
+
+def text_loss(model, batch, scores_fn=text_scores):
     """Classify texts: `batch` is (X, segments, valid_lens, labels).
 
     The labels are (batch,) classes.
     """
     *inputs, labels = batch
-    return token_loss(text_scores(model, *inputs), labels)
+    return token_loss(scores_fn(model, *inputs), labels)
+
+
+def regression_loss(model, batch):
+    """Predict a number for each text or pair: labels are (batch,) floats.
+
+    The loss is the mean squared error of a `model` with one output.
+    """
+    *inputs, labels = batch
+    return F.mse_loss(text_scores(model, *inputs)[:, 0], labels), len(labels)
 
 
 def tag_loss(model, batch):
@@ -69,3 +91,58 @@ def span_loss(model, batch):
     """
     *inputs, labels = batch
     return token_loss(span_scores(model, *inputs), labels)
+
+
+Task = namedtuple('Task', ['loss_fn', 'scores_fn', 'num_outputs'])
+
+
+def tasks(world):
+    """How each task of a `SmallWorld` is learned, by its method's name."""
+    return {
+        'sentiment': Task(text_loss, text_scores, 2),
+        'entailment': Task(text_loss, text_scores, 3),
+        'agreement': Task(regression_loss, text_scores, 1),
+        'tagging': Task(tag_loss, Finetuned.forward, len(world.tags)),
+        'questions': Task(span_loss, span_scores, 2),
+    }
+
+
+def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
+    """A copy of `bert` with a new layer, trained on the examples `data`.
+
+    AdamW in batches of 16, the learning rate rising to `lr` over a tenth of
+    the steps and falling again to a tenth of it. Returns a `Finetuned`.
+    """
+    torch.manual_seed(seed)
+    model = Finetuned(copy.deepcopy(bert), task.num_outputs)
+    batches = corpora.by_length(data, 16, seed)
+    train(
+        model,
+        batches,
+        task.loss_fn,
+        num_steps,
+        lr=lr,
+        optimizer='adamw',
+        warmup=num_steps // 10,
+        schedule='linear',
+    )
+    return model
+
+
+@torch.no_grad()
+def score(task, model, test):
+    """The share of labels that are guessed right, or a correlation.
+
+    Of an answer both ends have to be right; numbers are scored by their
+    correlation with the labels (Pearson).
+    """
+    *inputs, labels = test
+    scores = task.scores_fn(model, *inputs)
+    if task.loss_fn is regression_loss:
+        return torch.corrcoef(torch.stack([scores[:, 0], labels]))[0, 1].item()
+    right = scores.argmax(-1) == labels
+    if task.loss_fn is span_loss:
+        right = right.all(1)
+    elif task.loss_fn is tag_loss:
+        right = right[labels != -100]
+    return right.float().mean().item()

@@ -1,0 +1,290 @@
+"""The tasks study: what a pretrained BERT learns from how many labels.
+
+Starts: `competing`, pretrained as in the notebook on BERT; `plain`, the same
+without documents in which people compete; `scratch`, not pretrained, with
+four times the steps; `words`, no BERT but words and pairs of neighboring
+words, counted, and a linear model.
+"""
+
+import dataclasses
+import functools
+import time
+
+import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import corpora
+import utils
+from finetuning import (
+    Task,
+    fine_tune,
+    first_scores,
+    score,
+    tasks,
+    text_loss,
+)
+
+from . import plateau, runner
+
+STARTS = 'competing', 'plain', 'scratch', 'words'
+CHANGES = 'none', 'question erased', 'first token'
+FORMS = 'plain', 'negated', 'contrasting'
+NUM_TEST = 1000
+STEPS = {  # for each number of labels
+    'sentiment': {32: 80, 128: 160, 512: 320, 2048: 900},
+    'questions': {500: 300, 1000: 400, 2000: 800, 4000: 1200, 8000: 1600},
+    'entailment': {500: 300, 2000: 1000, 8000: 2000},
+    'agreement': {500: 300, 2000: 800, 8000: 1600},
+    'tagging': {32: 100},
+}
+PRETRAINING_STEPS = plateau.NUM_STEPS
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One fine-tuning; ValueError for what is none.
+
+    The task 'probes' has 0 labels and 0 steps, and looks at the start.
+    `change` erases the question of a question, or classifies by the first
+    token instead of the mean.
+    """
+
+    task: str
+    start: str
+    change: str
+    labels: int
+    steps: int
+    seed: int
+
+    def __post_init__(self):
+        for name, values in {
+            'task': ('probes', *STEPS),
+            'start': STARTS,
+            'change': CHANGES,
+        }.items():
+            value = getattr(self, name)
+            if value not in values:
+                raise ValueError(f'{name} is {value!r}, not one of {values}')
+        for name in ('labels', 'steps', 'seed'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} is {getattr(self, name)}, below 0')
+
+    @property
+    def cost(self):
+        """Steps of fine-tuning."""
+        return self.steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What came out; ValueError outside [-1, 1].
+
+    `score` is that of `finetuning.score`; `first`, `second` and `third` are
+    those of the forms of an opinion, or of the classes of a pair, and equal
+    to it for other tasks. Of the probes they are the share of facts that
+    are bound to the right person, of opinions bound to the right part, and
+    of polarities read to the right and to the left; `score` is the first.
+    """
+
+    score: float
+    first: float
+    second: float
+    third: float
+    seconds: float
+
+    def __post_init__(self):
+        for name in ('score', 'first', 'second', 'third'):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f'{name} is {getattr(self, name)}')
+
+
+# ---- Starts ----
+
+
+@functools.cache
+def world():
+    return corpora.SmallWorld()
+
+
+@functools.lru_cache(maxsize=1)
+def encoder(start, seed):
+    """A BERT, pretrained on the documents of a start, or new."""
+    vocab_size = len(world().words)
+    torch.manual_seed(seed)
+    model = utils.BERT(plateau.small_config(vocab_size))
+    if start == 'scratch':
+        return model
+    halves = world().documents(100_000).halves()
+    if start == 'competing':
+        halves = plateau.texts(world(), 9000)
+    data = corpora.join(*halves)
+    runner.train(
+        model,
+        corpora.masked_batches(data, 32, vocab_size, 0.3, seed),
+        utils.mlm_loss,
+        PRETRAINING_STEPS,
+        0.01,
+        betas=(0.9, 0.99),
+        warmup=20,
+    )
+    return model
+
+
+def probes(model):
+    """How a model reads facts, opinions, and polarities on both sides."""
+    data = {
+        'binding': world().binding(1000),
+        'opinions': world().binding(1000, 'opinions'),
+        'right': world().evidence(500, 'right'),
+        'left': world().evidence(500, 'left'),
+    }
+    run = plateau.Run('none', 0)
+    facts, *shares = plateau.read_probes(run, model, world(), data).values()
+    return facts, *shares
+
+
+# ---- One run ----
+
+
+def erase(data):
+    """Examples without their question: each of its words is masked."""
+    question = (data.segments == 0) & (data.X >= corpora.NUM_SPECIAL)
+    X = data.X.masked_fill(question, corpora.MASK)
+    return dataclasses.replace(data, X=X)
+
+
+def parts(run, test):
+    """The test examples of each form or class."""
+    if run.task == 'sentiment':
+        return [
+            world().sentiment(NUM_TEST, 'test', form=form) for form in FORMS
+        ]
+    if run.task == 'entailment':
+        return [test[test.labels == i] for i in range(3)]
+    return []
+
+
+def counted(data):
+    """Each text as words, those of text B marked."""
+    return [
+        ' '.join(
+            world().words[i] + 'B' * s
+            for i, s in zip(X, segments, strict=True)
+            if i >= corpora.NUM_SPECIAL
+        )
+        for X, segments in zip(
+            data.X.tolist(), data.segments.tolist(), strict=True
+        )
+    ]
+
+
+def by_words(run, data):
+    """A linear model on words and pairs of neighbors: scores of examples."""
+    if run.task == 'tagging':
+        return frequent_tags(data)
+    bag = CountVectorizer(
+        ngram_range=(1, 2), token_pattern=r'\S+', lowercase=False, binary=True
+    )
+    features = bag.fit_transform(counted(data))
+    if run.task == 'agreement':
+        linear = Ridge().fit(features, data.labels)
+        guess = linear.predict
+    else:
+        linear = LogisticRegression(max_iter=2000).fit(features, data.labels)
+        guess = linear.decision_function
+
+    def scores(model, X, segments, valid_lens):
+        texts = corpora.Examples(X, segments, valid_lens, None)
+        found = torch.tensor(guess(bag.transform(counted(texts)))).float()
+        if run.task == 'sentiment':
+            return torch.stack([-found, found], 1)
+        return found[:, None] if found.dim() == 1 else found
+
+    return scores
+
+
+def frequent_tags(data):
+    """The most frequent tag of each word, or tag 0."""
+    counts = torch.zeros(len(world().words), len(world().tags))
+    counts[:, 0] = 0.5
+    at = data.labels != -100
+    one = torch.tensor(1.0)
+    counts.index_put_((data.X[at], data.labels[at]), one, accumulate=True)
+    return lambda model, X, segments, valid_lens: counts[X]
+
+
+def execute(run, options, checkpoint):
+    """Fine-tune one model and score it, on the CPU."""
+    began = time.process_time()
+    if run.task == 'probes':
+        facts, *others = probes(encoder(run.start, run.seed))
+        return Measured(facts, *others, time.process_time() - began)
+    task, make = tasks(world())[run.task], getattr(world(), run.task)
+    data, test = make(run.labels, 'train', run.seed), make(NUM_TEST, 'test')
+    if run.change == 'question erased':
+        data, test = erase(data), erase(test)
+    if run.change == 'first token':
+        loss_fn = functools.partial(text_loss, scores_fn=first_scores)
+        task = Task(loss_fn, first_scores, task.num_outputs)
+    model = None
+    if run.start == 'words':
+        task = task._replace(scores_fn=by_words(run, data))
+    else:
+        bert = encoder(run.start, run.seed)
+        model = fine_tune(bert, task, data, run.steps, run.seed)
+    whole = score(task, model, test)
+    found = [score(task, model, part) for part in parts(run, test)]
+    return Measured(
+        whole, *(found or 3 * [whole]), time.process_time() - began
+    )
+
+
+# ---- The plan ----
+
+
+def add_options(add):
+    add('--seeds', type=runner.whole, default=3)
+
+
+def plan(rows, options):
+    """A cheap run first; then start by start, seed by seed."""
+
+    def run(task, start, seed, labels, change='none'):
+        steps = STEPS[task][labels] * (4 if start == 'scratch' else 1)
+        steps = 0 if start == 'words' else steps
+        return Run(task, start, change, labels, steps, seed)
+
+    def of(start, seed):
+        for task, steps in STEPS.items():
+            yield from (run(task, start, seed, labels) for labels in steps)
+
+    found = [run('tagging', 'scratch', 0, 32)]
+    for seed in range(options.seeds):
+        starts = [Run('probes', s, 'none', 0, 0, seed) for s in STARTS[:3]]
+        found += [starts[0], *of('competing', seed)]
+        found += [
+            run('questions', 'competing', seed, labels, 'question erased')
+            for labels in (2000, 8000)
+        ]
+        found += [
+            run('sentiment', 'competing', seed, labels, 'first token')
+            for labels in STEPS['sentiment']
+        ]
+        found += [starts[1], *of('plain', seed)]
+        found += [starts[2], *of('scratch', seed)]
+        found += [r for r in of('words', seed) if r.task != 'questions']
+    return list(dict.fromkeys(found))
+
+
+STUDY = runner.Study(
+    name='tasks',
+    about=__doc__,
+    Run=Run,
+    Measured=Measured,
+    add_options=add_options,
+    plan=plan,
+    execute=execute,
+    unit='steps',
+)
+read_runs = STUDY.read_runs

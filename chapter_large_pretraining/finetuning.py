@@ -67,10 +67,15 @@ def regression_loss(model, batch):
     return F.mse_loss(text_scores(model, *inputs)[:, 0], labels), len(labels)
 
 
+def tag_scores(model, X, segments, valid_lens):
+    """Scores of every token: (batch, num_steps, num_classes)."""
+    return model(X, segments, valid_lens)
+
+
 def tag_loss(model, batch):
     """Classify every token; labels are (batch, num_steps)."""
     *inputs, labels = batch
-    return token_loss(model(*inputs), labels)
+    return token_loss(tag_scores(model, *inputs), labels)
 
 
 def span_scores(model, X, segments, valid_lens):
@@ -93,18 +98,7 @@ def span_loss(model, batch):
     return token_loss(span_scores(model, *inputs), labels)
 
 
-Task = namedtuple('Task', ['loss_fn', 'scores_fn', 'num_outputs'])
-
-
-def tasks(world):
-    """How each task of a `SmallWorld` is learned, by its method's name."""
-    return {
-        'sentiment': Task(text_loss, text_scores, 2),
-        'entailment': Task(text_loss, text_scores, 3),
-        'agreement': Task(regression_loss, text_scores, 1),
-        'tagging': Task(tag_loss, Finetuned.forward, len(world.tags)),
-        'questions': Task(span_loss, span_scores, 2),
-    }
+Task = namedtuple('Task', ['loss_fn', 'scores_fn', 'score_fn', 'num_outputs'])
 
 
 def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
@@ -131,18 +125,22 @@ def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
 
 @torch.no_grad()
 def score(task, model, test):
-    """The share of labels that are guessed right, or a correlation.
-
-    Of an answer both ends have to be right; numbers are scored by their
-    correlation with the labels (Pearson).
-    """
+    """What `task.score_fn` says of a model's scores for the examples."""
     *inputs, labels = test
-    scores = task.scores_fn(model, *inputs)
-    if task.loss_fn is regression_loss:
-        return torch.corrcoef(torch.stack([scores[:, 0], labels]))[0, 1].item()
+    return task.score_fn(task.scores_fn(model, *inputs), labels).item()
+
+
+def accuracy(scores, labels):
+    """The share of labels, other than -100, that have the highest score."""
     right = scores.argmax(-1) == labels
-    if task.loss_fn is span_loss:
-        right = right.all(1)
-    elif task.loss_fn is tag_loss:
-        right = right[labels != -100]
-    return right.float().mean().item()
+    return right[labels != -100].float().mean()
+
+
+def exact_match(scores, labels):
+    """The share of answers of which first and last token are right."""
+    return (scores.argmax(-1) == labels).all(1).float().mean()
+
+
+def correlation(scores, labels):
+    """Pearson's correlation of one score for each text with its label."""
+    return torch.corrcoef(torch.stack([scores[:, 0], labels]))[0, 1]

@@ -15,15 +15,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import corpora
+import finetuning
 import utils
-from finetuning import (
-    Task,
-    fine_tune,
-    first_scores,
-    score,
-    tasks,
-    text_loss,
-)
+from finetuning import Task, fine_tune, score
 
 from . import plateau, runner
 
@@ -80,7 +74,7 @@ class Run:
 class Measured:
     """What came out; ValueError outside [-1, 1].
 
-    `score` is that of `finetuning.score`; `first`, `second` and `third` are
+    `score` is that of the task; `first`, `second` and `third` are
     those of the forms of an opinion, or of the classes of a pair, and equal
     to it for other tasks. Of the probes they are the share of facts that
     are bound to the right person, of opinions bound to the right part, and
@@ -145,6 +139,33 @@ def probes(model):
 
 
 # ---- One run ----
+
+
+def tasks():
+    """How each task is learned and scored."""
+    text = finetuning.text_loss, finetuning.text_scores, finetuning.accuracy
+    return {
+        'sentiment': Task(*text, 2),
+        'entailment': Task(*text, 3),
+        'agreement': Task(
+            finetuning.regression_loss,
+            finetuning.text_scores,
+            finetuning.correlation,
+            1,
+        ),
+        'tagging': Task(
+            finetuning.tag_loss,
+            finetuning.tag_scores,
+            finetuning.accuracy,
+            len(world().tags),
+        ),
+        'questions': Task(
+            finetuning.span_loss,
+            finetuning.span_scores,
+            finetuning.exact_match,
+            2,
+        ),
+    }
 
 
 def erase(data):
@@ -220,13 +241,14 @@ def execute(run, options, checkpoint):
     if run.task == 'probes':
         facts, *others = probes(encoder(run.start, run.seed))
         return Measured(facts, *others, time.process_time() - began)
-    task, make = tasks(world())[run.task], getattr(world(), run.task)
+    task, make = tasks()[run.task], getattr(world(), run.task)
     data, test = make(run.labels, 'train', run.seed), make(NUM_TEST, 'test')
     if run.change == 'question erased':
         data, test = erase(data), erase(test)
     if run.change == 'first token':
-        loss_fn = functools.partial(text_loss, scores_fn=first_scores)
-        task = Task(loss_fn, first_scores, task.num_outputs)
+        first = finetuning.first_scores
+        loss_fn = functools.partial(finetuning.text_loss, scores_fn=first)
+        task = task._replace(loss_fn=loss_fn, scores_fn=first)
     model = None
     if run.start == 'words':
         task = task._replace(scores_fn=by_words(run, data))

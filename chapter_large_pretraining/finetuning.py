@@ -4,7 +4,8 @@ A batch is (X, segments, valid_lens, labels), as BERT takes it.
 """
 
 import copy
-from collections import namedtuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -98,14 +99,26 @@ def span_loss(model, batch):
     return token_loss(span_scores(model, *inputs), labels)
 
 
-Task = namedtuple('Task', ['loss_fn', 'scores_fn', 'score_fn', 'num_outputs'])
+class Task(NamedTuple):
+    """How to train and how to score a model with `num_outputs` per token.
+
+    `loss_fn(model, batch)` is what `train` takes, `scores_fn(model, X,
+    segments, valid_lens)` guesses, and `score_fn(scores, labels)` says, as
+    one number, how good the guesses are.
+    """
+
+    loss_fn: Callable
+    scores_fn: Callable
+    score_fn: Callable
+    num_outputs: int
 
 
 def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
     """A copy of `bert` with a new layer, trained on the examples `data`.
 
     AdamW in batches of 16, the learning rate rising to `lr` over a tenth of
-    the steps and falling again to a tenth of it. Returns a `Finetuned`.
+    the steps and falling again to a tenth of it. Returns a `Finetuned`;
+    raises ValueError without steps and without examples.
     """
     torch.manual_seed(seed)
     model = Finetuned(copy.deepcopy(bert), task.num_outputs)
@@ -125,22 +138,31 @@ def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
 
 @torch.no_grad()
 def score(task, model, test):
-    """What `task.score_fn` says of a model's scores for the examples."""
+    """How well a model does a task, a float, on `Examples`, all at once."""
     *inputs, labels = test
     return task.score_fn(task.scores_fn(model, *inputs), labels).item()
 
 
 def accuracy(scores, labels):
-    """The share of labels, other than -100, that have the highest score."""
+    """The share of labels, other than -100, that have the highest score.
+
+    `scores` is (..., num_classes), `labels` (...).
+    """
     right = scores.argmax(-1) == labels
     return right[labels != -100].float().mean()
 
 
 def exact_match(scores, labels):
-    """The share of answers of which first and last token are right."""
+    """The share of answers of which first and last token are right.
+
+    `scores` is (batch, 2, num_steps), `labels` (batch, 2).
+    """
     return (scores.argmax(-1) == labels).all(1).float().mean()
 
 
 def correlation(scores, labels):
-    """Pearson's correlation of one score for each text with its label."""
+    """Pearson's correlation of one score for each text with its label.
+
+    `scores` is (batch, 1), `labels` (batch,); of equal scores it is NaN.
+    """
     return torch.corrcoef(torch.stack([scores[:, 0], labels]))[0, 1]

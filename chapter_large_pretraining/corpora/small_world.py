@@ -46,7 +46,7 @@ FORMS = {  # of opinions: shares of plain, negated and contrasting ones
 }
 VOWEL = re.compile('(?!univ)[aeiou]')
 MAX_WIDTH = 80  # no sentence or context has more tokens
-RIVALS = 3, 4  # in a document in which people, things or parts compete
+RIVALS = 3, 4  # in a document in which people or parts compete
 
 # ---- Random draws ----
 
@@ -169,7 +169,7 @@ def in_split(hashes, split):
 
 
 def pick(name, value, choices):
-    """The entry of a dict; ValueError if there is none."""
+    """What `choices`, a dict, has for a value; ValueError if nothing."""
     if value not in choices:
         raise ValueError(f'{name} is {value!r}, not one of {[*choices]}')
     return choices[value]
@@ -374,8 +374,8 @@ class SmallWorld:
         """A template of a role for each topic (or family) in `row`."""
         menu = self._menus[role]
         sizes = np.array([len(templates) for templates in menu])
-        pick = (rng.random(len(row)) * sizes[row]).astype(int)
-        return np.concatenate(menu)[(sizes.cumsum() - sizes)[row] + pick]
+        at = (rng.random(len(row)) * sizes[row]).astype(int)
+        return np.concatenate(menu)[(sizes.cumsum() - sizes)[row] + at]
 
     def _fill(self, choice, scene, templates=None):
         """The chosen templates as ids and slots (n, L), zeros at the end.
@@ -524,33 +524,38 @@ class SmallWorld:
             torch.from_numpy(topics[kept]),
         )
 
-    # ---- Documents in which people, things or parts compete ----
+    # ---- Documents in which people or parts compete ----
 
     def _tell_facts(self, rng, n):
-        """A function that writes, as ids and slots, what one of four people
-        owns, by its number (n,)."""
-        groups = {'who': np.zeros((4, n), int)}
-        groups['thing'] = rng.integers(PAINTED, size=(4, n))
-        groups['colour'] = groups['thing']
+        """What four people own: a function tell(who).
+
+        It writes ids and slots of a sentence about the person, the thing
+        and the colour of a number from 0 to 3, `who` (n,).
+        """
+        none, topics = np.zeros(n, int), rng.integers(PAINTED, size=(4, n))
+        groups = {'who': [none] * 4, 'thing': topics, 'colour': topics}
         rivals = {name: [] for name in groups}
-        for name, rows in groups.items():
-            for group in rows:
-                taken = list(rivals[name])
-                rivals[name].append(self._draw(rng, name, group, taken=taken))
-        topic = np.zeros(n, int)
+        for name, taken in rivals.items():
+            for group in groups[name]:
+                taken.append(self._draw(rng, name, group, taken=taken))
         always = rng.random(n) < 0.5  # in the same words
-        words = self._choose(rng, 'owned', topic)
+        words = self._choose(rng, 'owned', none)
 
         def tell(who):
             now = {name: np.choose(who, rivals[name]) for name in rivals}
-            other = self._choose(rng, 'owned', topic)
+            other = self._choose(rng, 'owned', none)
             return self._fill(np.where(always, words, other), now)
 
         return tell
 
     def _tell_opinions(self, rng, n):
-        """The polarities (4, n), and a function that writes ids and slots of
-        an opinion about the parts of a number (n,)."""
+        """What four parts are like: polarities, and tell(which, negations).
+
+        The polarities (4, n) are 0 or 1, those of the first two different.
+        The function writes ids and slots of an opinion about the part of a
+        number from 0 to 3, `which` (n,); `negations` is the share of negated
+        ones.
+        """
         topic = rng.integers(len(TOPICS), size=n)
         scene, parts = self._scene(rng, topic), []
         for _ in range(4):
@@ -574,7 +579,10 @@ class SmallWorld:
         return polarity, tell
 
     def _retell(self, rng, tell, count):
-        """A text on `count` (n,) rivals: four sentences, all 0 for none."""
+        """The sentences of a text on `count` (n,) rivals, in any order.
+
+        Four arrays of ids (n, L); a fourth sentence that is none is all 0.
+        """
         order = rng.random((4, len(count)))
         order[3, count < 4] = 2  # comes last, and is left out
         return [
@@ -587,13 +595,14 @@ class SmallWorld:
 
         Each text says of three or four people what they own; with `about`
         'opinions', what three or four parts of a thing are like, some good
-        and some bad. So a hidden word of one text can be read in the other
-        by whoever finds the sentence about the same person or part. The
-        order is random in both; half of the documents with facts say all in
-        the same words. No sentence is valid or test.
+        and some bad, a quarter of them in the words of a negation. So a
+        hidden word of one text can be read in the other by whoever finds the
+        sentence about the same person or part. The order is random in both;
+        half of the documents with facts say all of them with one template.
+        No sentence is valid or test.
 
         Returns LongTensors A (num_docs, L1) and B (num_docs, L2), padded
-        with 0, as `Documents.halves`. Raises ValueError for less than 1
+        with 0, as `Documents.halves`. Raises ValueError for fewer than 1
         document and for another `about`.
         """
         tellers = {
@@ -613,8 +622,8 @@ class SmallWorld:
                 in_split(hash_rows(ids), 'train') | (ids == 0).all(1)
                 for ids in chain(*halves)
             ]
-            keep = np.all(kept, 0)
-            texts = [side_by_side(*rows)[keep][:missing] for rows in halves]
+            keep = np.flatnonzero(np.all(kept, 0))[:missing]
+            texts = [side_by_side(*rows)[keep] for rows in halves]
             found.append([torch.from_numpy(X) for X in texts])
             missing -= len(texts[0])
         return tuple(stack(X).long() for X in zip(*found, strict=True))
@@ -800,11 +809,13 @@ class SmallWorld:
     def binding(self, num_examples, about='facts', seed=0):
         """Documents like those of `competing`, with words of text B masked.
 
-        Of facts all colors of text B are masked. Labels (n, 3) are the
-        position of one of them in X, the color, and that of another thing.
-        With `about` 'opinions' all adjectives are, and labels (n, 2) are a
-        position and the polarity, 0 or 1, as for `evidence`. Raises
-        ValueError for another `about` and for fewer than 1 example.
+        Of facts all colours of text B are masked. Labels (n, 3) are the
+        position of one of them in X, its id, and that of a rival's. With
+        `about` 'opinions' all adjectives of text B are masked, none of it is
+        negated, and labels (n, 2) are a position and the polarity, 0 or 1,
+        as for `evidence`. What else is in the sentence of the mask tells
+        some of them: "an" is no article for red, and "I love" is praise.
+        Raises ValueError for another `about` and for fewer than 1 example.
         """
 
         def fact(rng, n, shown):

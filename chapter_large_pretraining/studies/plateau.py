@@ -60,7 +60,8 @@ class Run:
     `change` is the name of what differs from the defaults, which are the
     chapter's settings. `head_layers` is 2 with the hidden layer of the
     published head, `scaled_init` is 1 if layers that write to the residual
-    stream start smaller, `mask_rate` is the share of tokens to predict.
+    stream start smaller, `mask_rate` is the share of tokens to predict. With
+    `mask` 'causal' no token attends to those on its right.
     """
 
     change: str
@@ -117,7 +118,7 @@ class Measured:
     with the evidence to the right read in at least nine probes of ten, and
     0 if there was none. At the end, `right` and `left` are the shares of
     probes with the evidence on that side, `binding` is the share of facts
-    that are not taken for those of another, and `loss` that of the fresh
+    held more likely than a rival's, and `loss` that of the fresh
     documents in nats per hidden token, infinite for a run that diverged.
     """
 
@@ -138,7 +139,10 @@ class Measured:
 
 
 def texts(world, number, seed=0):
-    """Text A and B of documents, half of them with facts that compete."""
+    """Texts A and B of documents, `number` of them with rivals.
+
+    There are about as many others.
+    """
     return [
         corpora.stack(halves)
         for halves in zip(
@@ -168,7 +172,10 @@ def load():
 
 
 def mask_of(run, X):
-    return utils.causal_mask(X.shape[1]) if run.mask == 'causal' else None
+    """What hides tokens beside the padding: a mask, or None."""
+    if run.mask == 'causal':
+        return utils.causal_mask(X.shape[1], device=X.device)
+    return None
 
 
 def loss(run, model, batch):

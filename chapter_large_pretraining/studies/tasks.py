@@ -22,7 +22,6 @@ from finetuning import Task, fine_tune, score
 from . import plateau, runner
 
 STARTS = 'competing', 'plain', 'scratch', 'words'
-CHANGES = 'none', 'question erased', 'first token'
 FORMS = 'plain', 'negated', 'contrasting'
 NUM_TEST = 1000
 STEPS = {  # for each number of labels
@@ -32,6 +31,11 @@ STEPS = {  # for each number of labels
     'agreement': {500: 300, 2000: 800, 8000: 1600},
     'tagging': {32: 100},
 }
+CHANGES = {  # each with the tasks that it is for
+    'none': ('probes', *STEPS),
+    'question erased': ('questions',),
+    'first token': ('sentiment',),
+}
 PRETRAINING_STEPS = plateau.NUM_STEPS
 
 
@@ -39,9 +43,10 @@ PRETRAINING_STEPS = plateau.NUM_STEPS
 class Run:
     """One fine-tuning; ValueError for what is none.
 
-    The task 'probes' has 0 labels and 0 steps, and looks at the start.
-    `change` erases the question of a question, or classifies by the first
-    token instead of the mean.
+    The task 'probes' has 0 labels and 0 steps, and looks at the start. The
+    change 'question erased' is one of questions only; with 'first token'
+    opinions are classified by it instead of by the mean. Words take no steps
+    and neither read probes nor find answers.
     """
 
     task: str
@@ -55,7 +60,7 @@ class Run:
         for name, values in {
             'task': ('probes', *STEPS),
             'start': STARTS,
-            'change': CHANGES,
+            'change': tuple(CHANGES),
         }.items():
             value = getattr(self, name)
             if value not in values:
@@ -63,6 +68,19 @@ class Run:
         for name in ('labels', 'steps', 'seed'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} is {getattr(self, name)}, below 0')
+        if self.task not in CHANGES[self.change]:
+            raise ValueError(f'no {self.task} with the change {self.change!r}')
+        if self.start == 'words' and self.task in ('probes', 'questions'):
+            raise ValueError(f'no {self.task} with the start {self.start!r}')
+        for name, none in {
+            'labels': self.task == 'probes',
+            'steps': self.task == 'probes' or self.start == 'words',
+        }.items():
+            if (getattr(self, name) == 0) != none:
+                raise ValueError(
+                    f'{name} is {getattr(self, name)} for {self.task}, start '
+                    f'{self.start!r}: expected {"0" if none else "more"}'
+                )
 
     @property
     def cost(self):
@@ -74,11 +92,12 @@ class Run:
 class Measured:
     """What came out; ValueError outside [-1, 1].
 
-    `score` is that of the task; `first`, `second` and `third` are
-    those of the forms of an opinion, or of the classes of a pair, and equal
-    to it for other tasks. Of the probes they are the share of facts that
-    are bound to the right person, of opinions bound to the right part, and
-    of polarities read to the right and to the left; `score` is the first.
+    `score` is that of the task; `first`, `second` and `third` are those of
+    the forms of an opinion, or of the classes of a pair, and equal to it for
+    other tasks. Of the probes the four are shares: of facts bound to the
+    right person, of opinions bound to the right part, and of polarities read
+    from evidence on the right and on the left. `seconds` are those of the
+    processor, with the pretraining if this run was the first of its start.
     """
 
     score: float
@@ -89,8 +108,9 @@ class Measured:
 
     def __post_init__(self):
         for name in ('score', 'first', 'second', 'third'):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} is {getattr(self, name)}')
+            value = getattr(self, name)
+            if not -1 <= value <= 1:
+                raise ValueError(f'{name} is {value}, outside [-1, 1]')
 
 
 # ---- Starts ----
@@ -126,7 +146,7 @@ def encoder(start, seed):
 
 
 def probes(model):
-    """How a model reads facts, opinions, and polarities on both sides."""
+    """Shares of facts, opinions, and polarities on both sides, as a list."""
     data = {
         'binding': world().binding(1000),
         'opinions': world().binding(1000, 'opinions'),
@@ -134,8 +154,7 @@ def probes(model):
         'left': world().evidence(500, 'left'),
     }
     run = plateau.Run('none', 0)
-    facts, *shares = plateau.read_probes(run, model, world(), data).values()
-    return facts, *shares
+    return [*plateau.read_probes(run, model, world(), data).values()]
 
 
 # ---- One run ----
@@ -176,7 +195,7 @@ def erase(data):
 
 
 def parts(run, test):
-    """The test examples of each form or class."""
+    """The test examples of each form or class, a list; [] without them."""
     if run.task == 'sentiment':
         return [
             world().sentiment(NUM_TEST, 'test', form=form) for form in FORMS
@@ -201,7 +220,7 @@ def counted(data):
 
 
 def by_words(run, data):
-    """A linear model on words and pairs of neighbors: scores of examples."""
+    """A scores_fn of a linear model on words and pairs of neighbors."""
     if run.task == 'tagging':
         return frequent_tags(data)
     bag = CountVectorizer(
@@ -226,7 +245,7 @@ def by_words(run, data):
 
 
 def frequent_tags(data):
-    """The most frequent tag of each word, or tag 0."""
+    """A scores_fn: the most frequent tag of each word, 0 of a new one."""
     counts = torch.zeros(len(world().words), len(world().tags))
     counts[:, 0] = 0.5
     at = data.labels != -100
@@ -239,8 +258,8 @@ def execute(run, options, checkpoint):
     """Fine-tune one model and score it, on the CPU."""
     began = time.process_time()
     if run.task == 'probes':
-        facts, *others = probes(encoder(run.start, run.seed))
-        return Measured(facts, *others, time.process_time() - began)
+        shares = probes(encoder(run.start, run.seed))
+        return Measured(*shares, time.process_time() - began)
     task, make = tasks()[run.task], getattr(world(), run.task)
     data, test = make(run.labels, 'train', run.seed), make(NUM_TEST, 'test')
     if run.change == 'question erased':
@@ -270,7 +289,7 @@ def add_options(add):
 
 
 def plan(rows, options):
-    """A cheap run first; then start by start, seed by seed."""
+    """A cheap run first; then seed by seed, and start by start."""
 
     def run(task, start, seed, labels, change='none'):
         steps = STEPS[task][labels] * (4 if start == 'scratch' else 1)

@@ -12,9 +12,10 @@ import torch
 import corpora
 from corpora import join, small_words, small_world
 from corpora.small_words import BAD, GOOD, SIMPLE, WORDS
-from corpora.small_world import SIDES, SmallWorld
+from corpora.small_world import FORMS, SIDES, SmallWorld
 
-TASKS = ['sentiment', 'entailment', 'tagging', 'questions']
+TASKS = ['sentiment', 'entailment', 'tagging', 'questions', 'agreement']
+ABOUT = ['facts', 'opinions']
 NUM = 3000
 NEGATORS = {'not', 'never', 'nobody', 'hardly', 'far', 'anything', 'no'}
 NEGATORS |= {'cannot', 'neither'}
@@ -155,6 +156,8 @@ def test_seeds(world):
             world.documents(500, seed).sentences,
             *(getattr(world, task)(50, 'train', seed).X for task in TASKS),
             *(world.evidence(50, side, seed).X for side in SIDES),
+            *(world.binding(50, about, seed).X for about in ABOUT),
+            *chain(*(world.competing(50, about, seed) for about in ABOUT)),
         ]
 
     again = SmallWorld()
@@ -465,11 +468,12 @@ def test_examples(world, examples):
     for (task, _), rows in examples.items():
         assert len(rows) == NUM
         assert (rows.X[:, 0] == 1).all()
-        assert rows.labels.dtype == rows.X.dtype == torch.long
+        kind = torch.float32 if task == 'agreement' else torch.long
+        assert rows.labels.dtype == kind and rows.X.dtype == torch.long
         assert torch.equal((rows.X > 0).sum(1), rows.valid_lens)
         assert int(rows.valid_lens.max()) == rows.X.shape[1]
         seps = (rows.X == 4).sum(1)
-        both = task in ('entailment', 'questions')
+        both = task in ('entailment', 'questions', 'agreement')
         assert (seps == 1 + both).all()
         assert rows.segments.any(1).all() == both
         shapes = {'tagging': rows.X.shape, 'questions': (NUM, 2)}
@@ -505,6 +509,20 @@ def test_errors(world):
         world.evidence(0, 'left')
     with pytest.raises(ValueError, match="side is 'up', not one of"):
         world.evidence(5, 'up')
+    forms = r"\['any', 'plain', 'negated', 'contrasting'\]"
+    with pytest.raises(ValueError, match=f"form is 'odd', not one of {forms}"):
+        world.sentiment(5, form='odd')
+    for make, number in (
+        (world.competing, 'num_docs'),
+        (world.binding, 'num_examples'),
+    ):
+        for about in ABOUT:
+            message = f'{number} is 0, not at least 1'
+            with pytest.raises(ValueError, match=message):
+                make(0, about)
+        message = r"about is 'plans', not one of \['facts', 'opinions'\]"
+        with pytest.raises(ValueError, match=message):
+            make(5, 'plans')
 
 
 # ---- Splits ----
@@ -673,6 +691,25 @@ def test_sentiment(world, examples, split):
     assert abs(styles['plain'] / NUM - 0.7) < 0.04
     assert abs(styles['negated'] / NUM - 0.15) < 0.03
     assert abs(styles['contrast'] / NUM - 0.15) < 0.03
+
+
+@pytest.mark.parametrize('form', ['plain', 'negated', 'contrasting'])
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_sentiment_of_one_form(world, form, split):
+    rows = world.sentiment(1000, split, form=form)
+    style = form.removesuffix('ing')
+    for (text, _), label in zip(pairs(world, rows), rows.labels, strict=True):
+        assert style_of(text) == style
+        assert sentiment_of(world, text) == 2 * int(label) - 1, text
+    assert abs(rows.labels.float().mean() - 0.5) < 0.07
+
+
+def test_forms(world):
+    assert all(sum(shares) == pytest.approx(1) for shares in FORMS.values())
+    for old, new in zip(
+        world.sentiment(100), world.sentiment(100, form='any'), strict=True
+    ):
+        assert torch.equal(old, new)
 
 
 def bags(world, rows, segment):
@@ -1072,3 +1109,284 @@ def test_one_opinion_is_no_evidence(world):
         )
     )
     assert max(linear_accuracies(train, test, 2)) < 0.56
+
+
+# ---- Agreement ----
+
+
+@pytest.mark.parametrize('split', ['train', 'valid', 'test'])
+def test_agreement(world, examples, split):
+    rows = examples['agreement', split]
+    labels, negated = Counter(), []
+    for reviews, label in zip(
+        pairs(world, rows), rows.labels.tolist(), strict=True
+    ):
+        good = []
+        for review in reviews:
+            told = sentences_of(review)
+            assert len(told) == 3
+            signs = [sentiment_of(world, text) for text in told]
+            assert set(signs) <= {-1, 1}
+            good.append(signs.count(1) / 3)
+            styles = [style_of(text) for text in told]
+            assert set(styles) <= {'plain', 'negated'}
+            negated += [style == 'negated' for style in styles]
+        assert label == pytest.approx(1 - abs(good[0] - good[1])), reviews
+        labels[round(3 * label)] += 1
+    assert abs(np.mean(negated) - 0.2) < 0.02
+    for thirds, expected in enumerate((2, 4, 6, 4)):  # of 16
+        assert abs(labels[thirds] / NUM - expected / 16) < 0.04
+
+
+# ---- Documents in which people or parts compete ----
+
+
+FACTS = [
+    r'(?P<who>.+) has an? (?P<colour>.+) (?P<thing>\w+)',
+    r'(?P<who>.+) owns an? (?P<colour>.+) (?P<thing>\w+)',
+    r'the (?P<colour>.+) (?P<thing>\w+) belongs to (?P<who>.+)',
+]
+
+
+def sentences_of(text):
+    assert text.endswith(' .')
+    return text.removesuffix(' .').split(' . ')
+
+
+def read_facts(text):
+    """By reading: who, thing, colour and form of each sentence."""
+    found = []
+    for sentence in sentences_of(text):
+        matches = [re.fullmatch(pattern, sentence) for pattern in FACTS]
+        (form,) = (i for i, match in enumerate(matches) if match)
+        fact = matches[form].groupdict()
+        found.append((fact['who'], fact['thing'], fact['colour'], form))
+    return found
+
+
+def read_opinions(world, text):
+    """By reading: each part and its sign."""
+    return [
+        (part_of(x), clause_sentiment(world, x)) for x in sentences_of(text)
+    ]
+
+
+def competing(world, number, about):
+    """Both texts of documents."""
+    halves = world.competing(number, about)
+    assert all(X.dtype == torch.long and len(X) == number for X in halves)
+    return list(zip(*(map(world.decode, X) for X in halves), strict=True))
+
+
+def in_equal_order(rows):
+    return np.mean([first == second for first, second in rows])
+
+
+def test_readers_of_competing_texts(world):
+    assert read_facts(
+        'anna berg has an orange rose . the dark red car belongs to rose . '
+        'may owns a violet lily .'
+    ) == [
+        ('anna berg', 'rose', 'orange', 0),
+        ('rose', 'car', 'dark red', 2),
+        ('may', 'lily', 'violet', 1),
+    ]
+    with pytest.raises(ValueError, match='not enough values'):
+        read_facts('anna is a baker .')
+    assert read_opinions(
+        world, 'I love the tasty soup . ben did not find the fish good .'
+    ) == [('soup', 1), ('fish', -1)]
+
+
+def test_competing_facts(world):
+    """Both texts say the same of the same people, in their own order."""
+    surnames, equal, counts, orders = {*WORDS['surname']}, [], [], []
+    names = {*WORDS['woman'], *WORDS['man']}
+    colours = {*words_of(','.join(WORDS['colour']).replace(',', ' '))}
+    things = {x for row in small_words.TOPICS[:6] for x in row['thing']}
+    for texts in competing(world, 4000, 'facts'):
+        first, second = map(read_facts, texts)
+        assert {x[:3] for x in first} == {x[:3] for x in second}, texts
+        assert len(first) == len(second) == len({x[:3] for x in first})
+        for who, thing, colour, _ in first:
+            given, *family = who.split()
+            assert given in names and {*family} <= surnames
+            assert len(family) < 2 and thing in things
+            assert {*colour.split()} <= colours
+        # Nobody owns two things, and none of what is owned comes twice.
+        for column, last in ((0, 0), (1, -1), (2, -1)):
+            assert len({x[column].split()[last] for x in first}) == len(first)
+        equal.append(len({x[3] for x in first + second}) == 1)
+        counts.append(len(first))
+        orders.append([[x[0] for x in told] for told in (first, second)])
+    assert {*counts} == {3, 4}
+    assert abs(np.mean(counts) - 3.5) < 0.08
+    # Fewer different sentences are seldomer valid or test.
+    assert 0.5 < np.mean(equal) < 0.62
+    assert 1 / 24 < in_equal_order(orders) < 1 / 6
+    places = [first.index(second[0]) for first, second in orders]
+    assert all(places.count(i) > 1000 for i in range(3))
+
+
+def test_competing_opinions(world):
+    """Both texts judge the same parts alike, some good and some bad."""
+    topics, counts, orders, negated = [], [], [], []
+    for topic in small_words.TOPICS:
+        topics.append({*topic['part']})
+    for texts in competing(world, 4000, 'opinions'):
+        first, second = (read_opinions(world, text) for text in texts)
+        assert {*first} == {*second}, texts
+        parts = [part for part, _ in first]
+        assert len(first) == len(second) == len({*parts})
+        assert any({*parts} <= topic for topic in topics)
+        assert {sign for _, sign in first} == {-1, 1}
+        counts.append(len(first))
+        orders.append([parts, [part for part, _ in second]])
+        for text in chain(*map(sentences_of, texts)):
+            negated.append(style_of(text) == 'negated')
+    assert {*counts} == {3, 4}
+    assert abs(np.mean(counts) - 3.5) < 0.08
+    assert 1 / 24 < in_equal_order(orders) < 1 / 6
+    assert abs(np.mean(negated) - 0.25) < 0.02
+
+
+def held_out(world, texts):
+    """The share of documents with a sentence that is valid or test."""
+    found = []
+    for text in texts:
+        X = world.encode([f'{x} .' for x in sentences_of(text)]).numpy()
+        train = small_world.in_split(small_world.hash_rows(X), 'train')
+        found.append(not train.all())
+    return np.mean(found)
+
+
+@pytest.mark.parametrize('about', ABOUT)
+def test_competing_sentences_are_of_the_training_part(world, about):
+    for texts in zip(*competing(world, 2000, about), strict=True):
+        assert held_out(world, texts) == 0
+    # Other documents are not chosen so, and the test can fail.
+    probes = pairs(world, world.binding(500, about))
+    assert held_out(world, (first for first, _ in probes)) > 0.2
+
+
+@pytest.mark.parametrize('about', ABOUT)
+def test_competing_texts_fit_and_come_fast(world, about):
+    start = time.perf_counter()
+    halves = world.competing(20_000, about)
+    assert time.perf_counter() - start < 5
+    X, segments, lens = join(*halves)
+    assert X.shape[1] == lens.max() < 90  # of the 128 positions of a BERT
+    assert segments.any(1).all()
+    assert all((X[:, -1] > 0).any() for X in (join(x)[0] for x in halves))
+    for number in (1, 7, 500):
+        assert {len(X) for X in world.competing(number, about)} == {number}
+
+
+# ---- Binding ----
+
+
+def probes(world, about, number=2000, seed=0):
+    """Text A, text B, the sentence of the mask in it, and the labels."""
+    rows = world.binding(number, about, seed)
+    assert len(rows) == number and rows.labels.dtype == torch.long
+    place = rows.labels[:, :1]
+    assert (rows.X.gather(1, place) == corpora.MASK).all()
+    assert (rows.segments.gather(1, place) == 1).all()
+    assert (rows.valid_lens <= 128).all()
+    found = []
+    for X, (first, second), (at, *labels) in zip(
+        rows.X, pairs(world, rows), rows.labels.tolist(), strict=True
+    ):
+        before = world.decode(X[:at]).split('<sep>')[1]
+        sentence = sentences_of(second)[before.count(' .')]
+        assert '<mask>' not in first and '<mask>' in sentence
+        assert [world.words[i] for i in X[:at]].count('<sep>') == 1
+        found.append((first, second, sentence, labels))
+    return found
+
+
+def single_colours():
+    return {x for x in WORDS['colour'] if '_' not in x}
+
+
+def test_binding_facts(world):
+    """The word is that of the one who owns the thing, the rival's is not."""
+    odd = []
+    for first, second, sentence, labels in probes(world, 'facts'):
+        owned = {who: rest for who, *rest, _ in read_facts(first)}
+        hidden = read_facts(second)
+        assert {who: x[0] for who, x in owned.items()} == {
+            who: thing for who, thing, *_ in hidden
+        }
+        assert {*' '.join(x[2] for x in hidden).split()} == {'<mask>'}
+        ((who, thing, mask, _),) = read_facts(f'{sentence} .')
+        right, wrong = (world.words[i] for i in labels)
+        assert owned[who] == [thing, right] and mask == '<mask>'
+        assert first.split().count(right) == 1 == first.split().count(wrong)
+        if [wrong] not in [x[1:] for x in owned.values()]:
+            odd.append(wrong)
+        assert right != wrong and right in single_colours()
+    assert len(odd) / 2000 < 0.005, odd
+
+
+def test_binding_opinions(world):
+    """The polarity is that of the part in text A; its rival's is the other.
+
+    Text B has no negation and no adjective.
+    """
+    signs = []
+    for first, second, sentence, (label,) in probes(world, 'opinions'):
+        told = dict(read_opinions(world, first))
+        seen = second.replace('<mask> and <mask>', 'good')
+        seen = [
+            part_of(x.replace('<mask>', 'good')) for x in sentences_of(seen)
+        ]
+        assert {*seen} == {*told} and len(seen) == len(told)
+        assert (
+            told[part_of(sentence.replace('<mask>', 'good'))] == 2 * label - 1
+        )
+        assert {*told.values()} == {-1, 1}
+        assert not {*second.split()} & NEGATORS
+        assert not opinions_of(world, second)[2]
+        signs.append(label)
+    assert abs(np.mean(signs) - 0.5) < 0.04
+
+
+def test_who_does_not_bind_facts_is_at_chance(world):
+    """By frequency, by the order of the sentences, and by the article."""
+    known = [labels for *_, labels in probes(world, 'facts', seed=1)]
+    right, wrong = (Counter(words) for words in zip(*known, strict=True))
+    frequent, places, articles = [], [], []
+    for first, second, sentence, labels in probes(world, 'facts', 3000):
+        frequent.append(
+            right[labels[0]] * wrong[labels[1]]
+            > right[labels[1]] * wrong[labels[0]]
+        )
+        words = [world.words[i] for i in labels]
+        colours = [x[2] for x in read_facts(first)]
+        place = sentences_of(second).index(sentence)
+        if colours[place] in words:
+            places.append(words.index(colours[place]))
+        article = re.search(r'\b(an?) <mask>', sentence)
+        vowels = [word[0] in 'aeiou' for word in words]
+        told = bool(article) and vowels[0] != vowels[1]
+        assert not told or vowels[0] == (article[1] == 'an')
+        articles.append(told)
+    assert abs(np.mean(frequent) - 0.5) < 0.05
+    assert abs(np.mean(places) - 0.5) < 0.05
+    assert np.mean(articles) < 0.12  # "an" settles what is red or orange
+
+
+def test_who_does_not_bind_opinions_is_at_chance(world):
+    """By what most of text A says, and by the verb beside the mask."""
+    most, verbs = [], []
+    for first, _, sentence, (label,) in probes(world, 'opinions', 3000):
+        total = sum(sign for _, sign in read_opinions(world, first))
+        words = opinions_of(world, first)[0]
+        most += [(x > 0) == label for x in (total, words) if x]
+        verb, told, _ = opinions_of(world, sentence)
+        if told:
+            assert verb == 2 * label - 1
+        verbs.append(bool(told))
+    assert abs(np.mean(most) - 0.5) < 0.04
+    assert np.mean(verbs) < 0.2  # "I hate the" something

@@ -598,8 +598,9 @@ class SmallWorld:
         and some bad, a quarter of them in the words of a negation. So a
         hidden word of one text can be read in the other by whoever finds the
         sentence about the same person or part. The order is random in both;
-        half of the documents with facts say all of them with one template.
-        No sentence is valid or test.
+        58 % of the documents with facts say all of them with one template
+        (half of those drawn: of fewer different sentences it is more often
+        that none is valid or test, and no sentence is).
 
         Returns LongTensors A (num_docs, L1) and B (num_docs, L2), padded
         with 0, as `Documents.halves`. Raises ValueError for fewer than 1

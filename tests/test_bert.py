@@ -410,6 +410,35 @@ def test_span_loss_by_hand():
     assert loss.item() == pytest.approx(-(THIRD + 3 * HALF) / 4)
 
 
+def test_text_loss_of_the_first_token_by_hand():
+    scores = [
+        [[0.0, math.log(3)], [9.0, 0.0], [9.0, 0.0]],
+        [[0.0, 0.0], [0.0, 9.0], [0.0, 9.0]],
+    ]
+    table, first = Table(scores), finetuning.first_scores
+    torch.testing.assert_close(first(table, *REST), table.scores[:, 0])
+    loss, num_labels = finetuning.text_loss(
+        table, (*REST, torch.tensor([1, 0])), scores_fn=first
+    )
+    assert num_labels == 2
+    assert loss.item() == pytest.approx(-(math.log(3 / 4) + HALF) / 2)
+
+
+def test_regression_loss_by_hand():
+    scores = [[[1.0], [2.0], [3.0]], [[1.0], [4.0], [99.0]]]  # 2 and 2.5
+    labels = torch.tensor([1.0, 4.5])
+    loss, num_labels = finetuning.regression_loss(
+        Table(scores), (*REST, labels)
+    )
+    assert num_labels == 2
+    assert loss.item() == pytest.approx((1 + 4) / 2)
+
+
+def test_tag_scores_are_those_of_each_token():
+    table = Table([[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]] * 2)
+    assert torch.equal(finetuning.tag_scores(table, *REST), table.scores)
+
+
 def test_a_batch_without_labels_adds_nothing():
     labels = torch.full((2, 3), -100)
     table = Table([[[0.0, 0.0]] * 3] * 2)
@@ -433,6 +462,124 @@ def test_frozen_features_stay_as_they_are():
         assert ('bert.blks.0.ffn.layer.0.weight' in changed) == (not frozen)
         if frozen:
             assert changed == {'head.weight', 'head.bias'}
+
+
+# ---- Scores, and fine-tuning as a whole ----
+
+
+def test_accuracy_by_hand():
+    scores = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
+    labels = torch.tensor([1, 0, 0, -100])
+    assert finetuning.accuracy(scores, labels).item() == pytest.approx(2 / 3)
+    tags = torch.tensor([[0, -100], [1, 1]])
+    found = finetuning.accuracy(scores.reshape(2, 2, 2), tags)
+    assert found.item() == pytest.approx(1 / 3)
+
+
+def test_exact_match_by_hand():
+    first, last = [0.0, 5.0, 1.0], [-torch.inf, 0.0, 2.0]  # positions 1, 2
+    scores = torch.tensor([[first, last]] * 4)
+    labels = torch.tensor([[1, 2], [1, 1], [0, 2], [0, 0]])
+    assert finetuning.exact_match(scores, labels).item() == 0.25
+
+
+def test_correlation_by_hand():
+    labels = torch.tensor([0.0, 1.0, 2.0])
+    for scores, expected in (
+        ([3.0, 5.0, 7.0], 1),
+        ([1.0, 0.0, -1.0], -1),
+        ([1.0, 0.0, 2.0], 0.5),
+        ([1.0, 1.0, 1.0], math.nan),
+    ):
+        found = finetuning.correlation(torch.tensor(scores)[:, None], labels)
+        assert found.item() == pytest.approx(expected, nan_ok=True)
+
+
+def test_score_by_hand():
+    table = Table([[[0.0, 1.0], [0.0, 1.0], [9.0, 0.0]]] * 2)
+    test = corpora.Examples(*REST, torch.tensor([0, 1]))
+    table.scores.requires_grad_()
+    for scores_fn, expected in (
+        (finetuning.text_scores, 1.0),
+        (finetuning.first_scores, 0.5),
+    ):
+        task = finetuning.Task(
+            finetuning.text_loss, scores_fn, finetuning.accuracy, 2
+        )
+        assert finetuning.score(task, table, test) == expected
+    task = task._replace(score_fn=lambda scores, labels: scores.sum())
+    assert finetuning.score(task, table, test) == 2.0
+    with pytest.raises(ValueError, match='unpack'):
+        finetuning.score(task, table, REST[:0])
+
+
+TEXTS = finetuning.Task(
+    finetuning.text_loss, finetuning.text_scores, finetuning.accuracy, 2
+)
+
+
+def texts_of_one_word(number=64):
+    """The class is whether a text ends with the word 6 or with 7."""
+    labels = torch.arange(number) % 2
+    X = torch.cat([ids(number, 4, low=8), 6 + labels[:, None]], 1)
+    lens = torch.full((number,), 5)
+    return corpora.Examples(X, torch.zeros_like(X), lens, labels)
+
+
+def test_fine_tuning_learns_and_leaves_the_encoder_as_it_was():
+    bert, data = small(), texts_of_one_word()
+    before = {name: p.clone() for name, p in bert.state_dict().items()}
+    model = finetuning.fine_tune(bert, TEXTS, data, 40, lr=0.01)
+    assert finetuning.score(TEXTS, model, data) == 1.0
+    assert model.head.out_features == 2
+    changed = model.bert.state_dict()
+    assert before.keys() == changed.keys()
+    for name, p in bert.state_dict().items():
+        assert torch.equal(p, before[name]), name
+    assert all(p.grad is None for p in bert.parameters())
+    name = 'blks.0.ffn.layer.0.weight'
+    assert not torch.equal(changed[name], before[name])
+
+
+def test_a_seed_of_fine_tuning_is_one_result():
+    bert, data = small(), texts_of_one_word()
+
+    def head(seed):
+        model = finetuning.fine_tune(bert, TEXTS, data, 3, seed)
+        return model.head.weight
+
+    torch.manual_seed(5)
+    first = head(1)
+    torch.manual_seed(6)
+    assert torch.equal(first, head(1))
+    assert not torch.equal(first, head(2))
+
+
+def test_how_fine_tuning_trains(monkeypatch):
+    """In batches of 16; a tenth of the steps goes up, to a tenth down."""
+    calls = []
+    monkeypatch.setattr(
+        finetuning, 'train', lambda *told, **more: calls.append((told, more))
+    )
+    finetuning.fine_tune(small(), TEXTS, texts_of_one_word(), 50)
+    (((model, batches, loss_fn, num_steps), more),) = calls
+    assert isinstance(model, finetuning.Finetuned)
+    assert loss_fn is finetuning.text_loss and num_steps == 50
+    assert len(next(batches)[0]) == 16
+    assert more == {
+        'lr': 2e-3,
+        'optimizer': 'adamw',
+        'warmup': 5,
+        'schedule': 'linear',
+    }
+
+
+def test_fine_tuning_of_nothing_is_refused():
+    data = texts_of_one_word()
+    with pytest.raises(ValueError, match='num_steps is 0, below 1'):
+        finetuning.fine_tune(small(), TEXTS, data, 0)
+    with pytest.raises(ValueError, match='0 texts in batches of 16'):
+        finetuning.fine_tune(small(), TEXTS, data[:0], 5)
 
 
 # ---- Batches ----

@@ -776,6 +776,11 @@ def test_a_row_of_another_text_is_not_repeated(command, texts):
 PLATEAU = CHAPTER / 'studies' / 'plateau.csv'
 
 
+@pytest.fixture(scope='module')
+def small_world():
+    return corpora.SmallWorld()
+
+
 def test_the_recorded_runs_of_the_plateau():
     """Every change with three seeds, and nothing else changed with it."""
     data = plateau.read_runs(PLATEAU)
@@ -788,7 +793,9 @@ def test_the_recorded_runs_of_the_plateau():
         settings = {'change': run.change, **plateau.CHANGES[run.change]}
         assert run == dataclasses.replace(ours, **settings)
         assert measured.reached % plateau.EVERY == 0
-        assert measured.reached <= run.num_steps and measured.probe <= 1
+        assert measured.reached <= run.num_steps
+        for name in ('right', 'left', 'binding'):
+            assert getattr(measured, name) <= 1
     named = plateau.PUBLISHED.values()
     changed = [name for settings in named for name in settings]
     assert len(changed) == len(set(changed))
@@ -799,10 +806,12 @@ def test_the_recorded_runs_of_the_plateau():
 def test_the_shortest_recorded_run_of_the_plateau_can_be_repeated():
     rows, _ = plateau.STUDY.read(PLATEAU)
     row = min(rows, key=lambda row: row.run.cost)
-    assert row.run.num_steps == plateau.FEW_STEPS
+    assert row.run == plateau.Run('none', 0, plateau.FEW_STEPS)
     again = runner.repeat(plateau.STUDY, row, device='cpu')
     assert again.loss == pytest.approx(row.measured.loss, rel=0.01)
-    assert again.probe == pytest.approx(row.measured.probe, abs=0.05)
+    for name in ('right', 'left', 'binding'):
+        share = getattr(row.measured, name)
+        assert getattr(again, name) == pytest.approx(share, abs=0.05)
     assert again.reached == row.measured.reached
 
 
@@ -817,8 +826,109 @@ def test_a_run_of_the_plateau_that_diverges(tmp_path, monkeypatch):
     assert runner.main([*words, '--seeds', '1', '--steps', '9']) == 0
     data = plateau.read_runs(words[1])
     assert list(data.change) == ['none', 'head']
-    assert (data.loss == math.inf).all() and (data.probe == 0).all()
-    assert (data.reached == 0).all()
+    assert (data.loss == math.inf).all() and (data.reached == 0).all()
+    assert (data[['right', 'left', 'binding']] == 0).all(axis=None)
+
+
+def test_the_plan_of_the_plateau():
+    """A short run, then each change with each seed: one setting, or all."""
+    options = runner.arguments(plateau.STUDY, ['none.csv', '--seeds', '2'])
+    first, *plan = plateau.plan([], options)
+    assert first == plateau.Run('none', 0, plateau.FEW_STEPS)
+    assert first.cost < sum(run.cost for run in plan) / 300
+    assert len(set(plan)) == len(plan) == 2 * len(plateau.CHANGES)
+    assert {run.num_steps for run in plan} == {plateau.NUM_STEPS}
+    settings = {dataclasses.replace(run, change='', seed=0) for run in plan}
+    assert len(settings) == len(plateau.CHANGES)
+    twin = plateau.Run('causal twin', 1, mask='causal')
+    assert twin in plan
+    assert [run.mask for run in plan].count('causal') == 2
+
+
+def test_the_models_of_the_plateau():
+    ours = plateau.Run('none', 0).config(50)
+    assert ours == plateau.small_config(50)
+    assert (ours.num_blks, ours.num_hiddens, ours.max_len) == (3, 64, 128)
+    other = plateau.Run('all', 0, **plateau.CHANGES['all']).config(50)
+    assert other.mlm_transform and not other.pre_norm
+    assert not other.scaled_init and other.init_std == 0.02
+
+
+def test_the_texts_of_the_plateau(small_world):
+    """Some with rivals, some without, and both texts of one document."""
+    A, B = plateau.texts(small_world, 300)
+    halves = small_world.documents(1200).halves()
+    rivals = small_world.competing(300)
+    for X, others, told in zip((A, B), halves, rivals, strict=True):
+        n = len(others)
+        assert len(X) == n + 300 and 0.8 < n / 300 < 1.2
+        assert torch.equal(X[:n, : others.shape[1]], others)
+        assert torch.equal(X[n:, : told.shape[1]], told)
+        assert not X[:n, others.shape[1] :].any()
+        assert not X[n:, told.shape[1] :].any()
+    new, _ = plateau.texts(small_world, 300, seed=1)
+    assert A.shape != new.shape or not torch.equal(A, new)
+    X = corpora.join(A, B)[0]
+    assert X.shape[1] <= plateau.small_config(9).max_len
+
+
+def test_the_causal_twin_does_not_look_to_the_right():
+    torch.manual_seed(0)
+    model = utils.BERT(utils.Config(11, 16, 2, 1, 8)).eval()
+    X = torch.randint(5, 11, (2, 6))
+    other = X.clone()
+    other[:, 4:] = 16 - other[:, 4:] - 1  # 5 for 10, and so on
+    lens = torch.tensor([6, 6])
+    labels = torch.full_like(X, -100)
+    labels[:, 2] = 7
+    for mask, equal in (('causal', True), ('padding', False)):
+        run = plateau.Run('none', 0, mask=mask)
+        losses = [
+            plateau.loss(run, model, (Y, torch.zeros_like(X), lens, labels))
+            for Y in (X, other)
+        ]
+        assert [num_labels for _, num_labels in losses] == [2, 2]
+        assert (losses[0][0] == losses[1][0]).item() == equal
+    batch = X, torch.zeros_like(X), lens, labels
+    assert losses[0] == utils.mlm_loss(model, batch)
+
+
+def test_probes_by_hand():
+    """A polarity is that of the likelier words, a fact beats its rival."""
+
+    class Model(torch.nn.Module):
+        def __init__(self, rows):
+            super().__init__()
+            self.rows = torch.nn.Parameter(torch.tensor(rows).log())
+
+        def encode(self, X, segments, lens, mask):
+            assert mask is None
+            return self.rows[:, None].expand(-1, 2, -1)
+
+        def mlm(self, H):
+            return H
+
+    class World:
+        polarity = torch.tensor([0, 1, 1, -1])
+
+    model = Model([[0.1, 0.3, 0.2, 0.4], [0.1, 0.1, 0.2, 0.6]])
+    X = torch.zeros(2, 2, dtype=torch.long)
+    lens = torch.tensor([2, 2])
+
+    def probe(*labels):
+        return corpora.Examples(X, X, lens, torch.tensor(labels))
+
+    shares = plateau.read_probes(
+        plateau.Run('none', 0),
+        model,
+        World,
+        {
+            'both': probe([1, 1], [0, 0]),
+            'half': probe([1, 0], [0, 0]),
+            'binding': probe([1, 3, 1], [0, 1, 3]),
+        },
+    )
+    assert shares == {'both': 1.0, 'half': 0.5, 'binding': 0.5}
 
 
 def test_bad_runs_of_the_plateau_are_refused(tmp_path, capsys):
@@ -827,6 +937,7 @@ def test_bad_runs_of_the_plateau_are_refused(tmp_path, capsys):
         'scaled_init': 2,
         'head_layers': 0,
         'optimizer': 'sgd',
+        'mask': 'none',
         'num_steps': 0,
         'mask_rate': 1.1,
         'init_std': math.nan,
@@ -834,8 +945,12 @@ def test_bad_runs_of_the_plateau_are_refused(tmp_path, capsys):
     }.items():
         with pytest.raises(ValueError, match=f'{name} is {value!r}'):
             plateau.Run('none', 0, **{name: value})
-    with pytest.raises(ValueError, match='loss is -1, below 0'):
-        plateau.Measured(0, 0.5, -1, 1.0)
+    measured = plateau.Measured(0, 0.5, 0.5, 0.5, 1.0, 1.0)
+    for name in ('reached', 'right', 'left', 'binding', 'loss', 'seconds'):
+        with pytest.raises(ValueError, match=f'{name} is -1, below 0'):
+            dataclasses.replace(measured, **{name: -1})
+    with pytest.raises(ValueError, match='loss is nan, below 0'):
+        dataclasses.replace(measured, loss=math.nan)
     with pytest.raises(SystemExit):
         runner.main(['plateau', str(tmp_path / 'a.csv'), '--changes', 'tail'])
     assert "'tail' is not one of none, head" in capsys.readouterr().err

@@ -24,9 +24,11 @@ import torch
 import urllib3
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 import corpora
 from corpora import batches, plain_texts, storage
+from corpora.meanings import PARAPHRASES, SENSES
 
 PROSE = (
     'A sentence that is quite long enough to be kept as one document, said '
@@ -942,3 +944,27 @@ def test_address_without_a_file_name(tmp_path, end):
     with pytest.raises(ValueError, match='names no file') as info:
         storage.download(url, sha1(GOOD), tmp_path)
     assert url in str(info.value)
+
+
+# ---- Meanings ----
+
+
+def words_of(text):
+    return set(text.lower().strip('.').split())
+
+
+def test_each_sense_has_three_sentences_with_the_word():
+    for word, texts in SENSES.items():
+        assert len(set(texts)) == 6
+        assert all(word in words_of(text) for text in texts)
+
+
+def test_paraphrases_share_no_content_word_and_opponents_most_of_them():
+    assert len(PARAPHRASES) == 12
+    assert len({text for triple in PARAPHRASES for text in triple}) == 36
+    for triple in PARAPHRASES:
+        first, second, opponent = (
+            words_of(text) - ENGLISH_STOP_WORDS for text in triple
+        )
+        assert not first & second
+        assert len(first & opponent) > len(second & opponent)

@@ -1,22 +1,30 @@
 """The reviews study: is a film review positive, learned from few labels?
 
-Methods: words counted or weighted by TF-IDF, then a logistic regression
-(`counts`, `tf-idf`); the same on the mean representation of all-MiniLM-L6-v2
-(`frozen`); that model fine-tuned (`minilm`); a BERT of two blocks, fine-tuned
-from scratch (`scratch`) or after about a minute of masked language modeling
-on the training sentences (`minute`). All but the first two read MiniLM's
-WordPiece ids. Of several learning rates, the one that is best in validation
-with 128 labels goes on to the other numbers of labels.
+Methods without steps: the commoner class (`majority`); words, with naive
+Bayes (`bayes`); a logistic regression on words counted or weighted by TF-IDF
+(`counts`, `tf-idf`), on the mean of MiniLM's token embeddings (`embeddings`)
+or of its representations (`frozen`). With steps: MiniLM fine-tuned
+(`minilm`); a BERT of two blocks, fine-tuned from scratch (`scratch`) or
+after less than a minute of masked language modeling on the training
+sentences (`minute`). All that is not on words reads MiniLM's word pieces.
+
+Every setting is tried with every number of labels; only of MiniLM's learning
+rates, the one that is best in validation with 128 or 512 labels, whichever
+is nearer, goes on to the other numbers.
 """
 
 import copy
 import dataclasses
 import functools
+import itertools
+import math
 import time
 
 import torch
+from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 
 import corpora
 import utils
@@ -27,16 +35,30 @@ from published import load_official, load_tokenizer, packaged
 from . import runner
 
 LABELS = (16, 32, 64, 128, 512, 2048)
-TRIED = 128  # the number of labels with which all rates are tried
-RATES = {'minilm': (2e-5, 1e-4, 5e-4), 'minute': (5e-4, 2e-3)}
-RATES['scratch'] = RATES['minute']
+TITLES = {
+    'majority': 'always the commoner class',
+    'bayes': 'words, naive Bayes',
+    'counts': 'words, counted',
+    'tf-idf': 'words, TF-IDF',
+    'embeddings': "MiniLM's embeddings",
+    'frozen': 'MiniLM, frozen',
+    'minilm': 'MiniLM, fine-tuned',
+    'scratch': 'small, from scratch',
+    'minute': 'small, a minute old',
+}
+TRIED = 128, 512  # labels with which all rates of MiniLM are tried
+SETTINGS = {'majority': (1.0,), 'bayes': (0.1, 1.0, 10.0)}
+for method in ('counts', 'tf-idf', 'embeddings', 'frozen'):
+    SETTINGS[method] = 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0
+SMALL = 'minute', 'scratch'
+RATES = {'minilm': (2e-5, 1e-4, 5e-4)}
+RATES |= dict.fromkeys(SMALL, (2e-4, 5e-4, 2e-3, 5e-3))
 STEPS = {'minilm': (24, 24, 24, 56, 64, 128)}
-STEPS['minute'] = STEPS['scratch'] = (100, 100, 100, 100, 200, 512)
-BAGS = {'counts': CountVectorizer, 'tf-idf': TfidfVectorizer}
-LINEAR = (*BAGS, 'frozen')
-C = 0.1, 1.0, 10.0  # of the logistic regressions
+STEPS |= dict.fromkeys(SMALL, (100, 100, 100, 100, 200, 512))
+OTHER_STEPS = ((1e-4, 24),)  # rates and steps of MiniLM with 128 labels
 BATCH_SIZE, MAX_LEN = 16, 48
 PRETRAINING_STEPS = 600
+ADDED = 0.3  # to each count of the unigram model
 IDS = {'mask_id': 103, 'num_special': 999}  # of BERT's WordPiece vocabulary
 
 
@@ -44,8 +66,9 @@ IDS = {'mask_id': 103, 'num_special': 999}  # of BERT's WordPiece vocabulary
 class Run:
     """One method with some labels; ValueError for what is no run.
 
-    `setting` is the learning rate, or C of a logistic regression, which has
-    0 steps. `num_valid` and `num_test` are the sentences it is scored on.
+    `setting` is the learning rate; of the methods with 0 steps C of the
+    logistic regression, alpha of naive Bayes, or 1. `num_valid` and
+    `num_test` are the sentences it is scored on.
     """
 
     method: str
@@ -57,12 +80,12 @@ class Run:
     seed: int
 
     def __post_init__(self):
-        if self.method not in (*LINEAR, *RATES):
+        if self.method not in (*SETTINGS, *RATES):
             raise ValueError(f'method is {self.method!r}, which is none')
         for name in ('labels', 'setting', 'num_valid', 'num_test'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name} is {getattr(self, name)}, not > 0')
-        if (self.steps == 0) != (self.method in LINEAR) or self.seed < 0:
+        if (self.steps == 0) != (self.method in SETTINGS) or self.seed < 0:
             raise ValueError(f'{self.steps} steps, seed {self.seed}')
 
     @property
@@ -72,16 +95,24 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Accuracies; ValueError outside [0, 1]. `seconds` are of the CPU."""
+    """Accuracies; ValueError outside [0, 1]. `seconds` are of the CPU.
+
+    `masked_loss` (nats) is that of the minute-old model on hidden word
+    pieces of the test sentences, before fine-tuning; of `majority` that of
+    the unigram model; else not a number.
+    """
 
     valid_accuracy: float
     test_accuracy: float
+    masked_loss: float
     seconds: float
 
     def __post_init__(self):
         for name in ('valid_accuracy', 'test_accuracy'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name} is {getattr(self, name)}')
+        if self.masked_loss <= 0:
+            raise ValueError(f'masked_loss is {self.masked_loss}, not > 0')
 
 
 # ---- Texts ----
@@ -89,14 +120,20 @@ class Measured:
 
 @functools.cache
 def read():
-    """The reviews of each part, MiniLM, its tokenizer; ValueError if none."""
+    """The reviews of each part, MiniLM's tokenizer; ValueError if none."""
     reviews, folder = corpora.film_reviews(1), packaged('minilm')
     if reviews is None or folder is None:
         raise ValueError('the study needs the film reviews and MiniLM')
     tokenizer = load_tokenizer(folder)
     tokenizer.enable_truncation(MAX_LEN)
     tokenizer.enable_padding()
-    return reviews, load_official(folder), tokenizer
+    return reviews, tokenizer
+
+
+@functools.cache
+def minilm():
+    """The published model."""
+    return load_official(packaged('minilm'))
 
 
 def draw(part, number, seed=None):
@@ -118,7 +155,7 @@ def draw(part, number, seed=None):
 
 def word_pieces(texts, labels):
     """The ids of texts as `Examples`, padded, cut to MAX_LEN."""
-    rows = read()[2].encode_batch(texts)
+    rows = read()[1].encode_batch(texts)
     X = torch.tensor([row.ids for row in rows])
     lens = torch.tensor([sum(row.attention_mask) for row in rows])
     return Examples(X, torch.zeros_like(X), lens, labels)
@@ -138,12 +175,12 @@ def outputs(model, data):
     return found
 
 
-# ---- One run ----
+# ---- Masked language modeling ----
 
 
 def small_bert():
     """The BERT of two blocks, with the settings of the notebook on BERT."""
-    vocab_size = read()[1].config.vocab_size
+    vocab_size = read()[1].get_vocab_size()
     return utils.BERT(
         utils.Config(
             vocab_size,
@@ -156,16 +193,21 @@ def small_bert():
     )
 
 
+def unlabeled(part):
+    """All sentences of a part as `Examples` without classes."""
+    texts = read()[0][part].texts
+    return word_pieces(texts, torch.zeros(len(texts)))
+
+
 @functools.cache
 def minute_old():
     """The small BERT after pretraining on all training sentences."""
-    texts = read()[0]['train'].texts
-    data = word_pieces(texts, torch.zeros(len(texts)))
     torch.manual_seed(0)
     model = small_bert()
+    data, size = unlabeled('train'), model.config.vocab_size
     runner.train(
         model,
-        corpora.masked_batches(data, 32, model.config.vocab_size, 0.3, **IDS),
+        corpora.masked_batches(data, 32, size, 0.3, **IDS),
         utils.mlm_loss,
         PRETRAINING_STEPS,
         0.01,
@@ -175,10 +217,43 @@ def minute_old():
     return model
 
 
+@functools.cache
+def hidden(num_test):
+    """Batches of the first test sentences, 15 % of their pieces hidden."""
+    data, size = unlabeled('test')[:num_test], read()[1].get_vocab_size()
+    batches = corpora.masked_batches(data, 32, size, 0.15, **IDS)
+    return list(itertools.islice(batches, math.ceil(len(data) / 32)))
+
+
+def unigram_loss(batches):
+    """That of the shares of word pieces in the training sentences.
+
+    Each piece of the vocabulary counts ADDED times more than it was seen.
+    """
+    X, size = unlabeled('train').X, read()[1].get_vocab_size()
+    counts = X.flatten().bincount(minlength=size) + ADDED
+    counts[: IDS['num_special']] = 0  # these are never hidden
+    labels = torch.cat([labels[labels != -100] for *_, labels in batches])
+    return -(counts / counts.sum()).log()[labels].mean().item()
+
+
+def masked_loss(run):
+    """The loss on hidden pieces, where the method has one."""
+    if run.method == 'majority':
+        return unigram_loss(hidden(run.num_test))
+    if run.method == 'minute':
+        batches = hidden(run.num_test)
+        return utils.evaluate(minute_old(), batches, utils.mlm_loss)
+    return math.nan
+
+
+# ---- One run ----
+
+
 def fine_tuned(run, data):
     """A pretrained or new BERT with a new layer, trained on labeled texts."""
     if run.method == 'minilm':
-        encoder = copy.deepcopy(read()[1])
+        encoder = copy.deepcopy(minilm())
     elif run.method == 'minute':
         encoder = copy.deepcopy(minute_old())
     torch.manual_seed(run.seed)
@@ -199,27 +274,49 @@ def fine_tuned(run, data):
 
 
 @functools.cache
-def represented(*drawn):
-    """MiniLM's mean representations of the texts that `draw` draws."""
-    return outputs(read()[1].encode, word_pieces(*draw(*drawn)))
+def represented(method, drawn, model=None):
+    """A model's means, of embeddings or of representations, of drawn texts."""
+    model = model or minilm()
+    states = {
+        'frozen': model.encode,
+        'embeddings': lambda X, segments, lens: model.token_embedding(X),
+    }[method]
+    return outputs(states, word_pieces(*draw(*drawn)))
+
+
+def features(method, drawn, model=None):
+    """What a method without steps learns from: rows for each part drawn.
+
+    `drawn` are arguments of `draw`, first those of what is learned from;
+    `model` is MiniLM, loaded if it is not given.
+    """
+    if method in ('embeddings', 'frozen'):
+        return [represented(method, part, model) for part in drawn]
+    texts = [draw(*part)[0] for part in drawn]
+    bag = TfidfVectorizer() if method == 'tf-idf' else CountVectorizer()
+    bag.fit(texts[0])
+    return [bag.transform(part) for part in texts]
+
+
+def classifier(method, setting):
+    """What a method without steps learns with, of scikit-learn."""
+    if method == 'majority':
+        return DummyClassifier()
+    if method == 'bayes':
+        return MultinomialNB(alpha=setting)
+    return LogisticRegression(C=setting, max_iter=5000)
 
 
 def guesses(run, drawn):
     """The classes that a trained method gives to the texts of two parts."""
-    (texts, labels), *others = (draw(*part) for part in drawn)
-    if run.method not in LINEAR:
-        model = fine_tuned(run, word_pieces(texts, labels))
-        data = [word_pieces(*part) for part in others]
-        return [outputs(model, part).argmax(1) for part in data]
-    if run.method in BAGS:
-        bag = BAGS[run.method]().fit(texts)
-        features = [bag.transform(texts)]
-        features += [bag.transform(part) for part, _ in others]
-    else:
-        features = [represented(*part) for part in drawn]
-    linear = LogisticRegression(C=run.setting, max_iter=2000)
-    linear.fit(features[0], labels)
-    return [torch.tensor(linear.predict(part)) for part in features[1:]]
+    labels = draw(*drawn[0])[1]
+    if run.method in SETTINGS:
+        known, *others = features(run.method, drawn)
+        learned = classifier(run.method, run.setting).fit(known, labels)
+        return [torch.tensor(learned.predict(part)) for part in others]
+    known, *others = (word_pieces(*draw(*part)) for part in drawn)
+    model = fine_tuned(run, known)
+    return [outputs(model, part).argmax(1) for part in others]
 
 
 def accuracies(run):
@@ -239,7 +336,8 @@ def execute(run, options, checkpoint):
     """Train and score one classifier, on the CPU."""
     began = time.process_time()
     valid, test = accuracies(run)
-    return Measured(valid, test, time.process_time() - began)
+    loss = masked_loss(run)
+    return Measured(valid, test, loss, time.process_time() - began)
 
 
 # ---- The plan ----
@@ -251,22 +349,25 @@ def add_options(add):
     add('--num-test', type=runner.whole, default=800)
 
 
+def usual_steps(method, labels):
+    """Those of a method with this number of labels, but for OTHER_STEPS."""
+    return STEPS[method][LABELS.index(labels)] if method in STEPS else 0
+
+
 def best_setting(rows, method, labels):
     """The setting with the best mean accuracy in validation; 0 if none."""
-    tried = {}
+    tried, steps = {}, usual_steps(method, labels)
     for run, measured, _ in rows:
-        if (run.method, run.labels) == (method, labels):
+        if (run.method, run.labels, run.steps) == (method, labels, steps):
             tried.setdefault(run.setting, []).append(measured.valid_accuracy)
     return max(tried, key=lambda s: sum(tried[s]) / len(tried[s]), default=0)
 
 
 def plan(rows, options):
-    """Logistic regressions, then all rates, then the best ones."""
+    """All settings, then MiniLM's best rates with other numbers of labels."""
 
-    def runs(method, labels, settings):
-        steps = 0
-        if method in STEPS:
-            steps = STEPS[method][LABELS.index(labels)]
+    def runs(method, labels, settings, steps=None):
+        steps = steps or usual_steps(method, labels)
         sizes = options.num_valid, options.num_test
         return [
             Run(method, labels, setting, steps, *sizes, seed)
@@ -274,18 +375,26 @@ def plan(rows, options):
             for setting in settings
         ]
 
-    linear = [run for n in LABELS for m in LINEAR for run in runs(m, n, C)]
-    tried = [run for m in RATES for run in runs(m, TRIED, RATES[m])]
-    if set(tried) - {row.run for row in rows}:
-        return linear + tried
+    every = SETTINGS | {method: RATES[method] for method in SMALL}
+    first = [
+        run
+        for labels in LABELS
+        for method, settings in every.items()
+        for run in runs(method, labels, settings)
+    ]
+    rates = RATES['minilm']
+    for labels in TRIED:
+        first += runs('minilm', labels, rates)
+    for rate, steps in OTHER_STEPS:
+        first += runs('minilm', TRIED[0], [rate], steps)
+    if set(first) - {row.run for row in rows}:
+        return first
     others = []
-    for method in RATES:
-        rate = best_setting(rows, method, TRIED)
-        for labels in sorted(set(LABELS) - {TRIED}):
-            others += runs(method, labels, [rate])
-    long = max(LABELS)
-    others.sort(key=lambda run: (run.labels == long, run.seed))
-    return linear + tried + others
+    for labels in sorted(set(LABELS) - set(TRIED)):
+        nearest = min(TRIED, key=lambda tried: abs(tried - labels))
+        rate = best_setting(rows, 'minilm', nearest)
+        others += runs('minilm', labels, [rate])
+    return first + others
 
 
 def chosen(data):
@@ -293,8 +402,10 @@ def chosen(data):
 
     Takes the table of `read_runs`; for each method and number of labels, the
     setting of the highest mean over the seeds, which the test had no part
-    in.
+    in. Runs with OTHER_STEPS are left out.
     """
+    usual = map(usual_steps, data.method, data.labels)
+    data = data[data.steps == list(usual)]
     mean = data.groupby(['method', 'labels', 'setting']).valid_accuracy.mean()
     best = set(mean.groupby(['method', 'labels']).idxmax())
     keys = zip(data.method, data.labels, data.setting, strict=True)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import corpora
 from utils import padding_mask, token_loss, train
@@ -65,7 +64,8 @@ def regression_loss(model, batch):
     The loss is the mean squared error of a `model` with one output.
     """
     *inputs, labels = batch
-    return F.mse_loss(text_scores(model, *inputs)[:, 0], labels), len(labels)
+    scores = text_scores(model, *inputs)[:, 0]
+    return nn.functional.mse_loss(scores, labels), len(labels)
 
 
 def tag_scores(model, X, segments, valid_lens):

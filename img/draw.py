@@ -204,7 +204,7 @@ def electra():
     drawing = Drawing(
         720,
         257,
-        'ELECTRA',
+        'The two models of ELECTRA',
         'Left: the five tokens I, mask, this, red, car go into a small '
         'encoder, the generator; above the mask comes out like. Right: I, '
         'like, this, red, car go into the encoder that is kept, the '

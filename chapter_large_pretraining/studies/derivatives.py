@@ -102,7 +102,8 @@ class Run:
 class Measured:
     """What came out of a run; ValueError for a number below 0.
 
-    `steps` are those that cost what `num_steps` of BERT cost. On fresh documents: `loss` in nats per hidden token, shares of spans of
+    `steps` are those that cost what `num_steps` of BERT cost. On fresh
+    documents: `loss` in nats per hidden token, shares of spans of
     `two` and `four` words of which all come back, and of pairs whose
     `second` text is judged rightly by the objective that the run had. Of
     `polarity` probes, the share guessed by the head. On frozen

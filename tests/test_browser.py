@@ -271,7 +271,7 @@ def scroll_to(page, wanted):
     wanted.first.scroll_into_view_if_needed()
 
 
-@pytest.mark.parametrize('name', PAGES[:5])
+@pytest.mark.parametrize('name', PAGES[:6])
 def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     page = open_notebook(open_page, lab, name)
     title = page.locator('.jp-Notebook h1').first

@@ -50,6 +50,8 @@ CHANGES = {
     'bag of words': Change(),
     'untrained': Change(),
     'none': Change(),
+    'masks of one sixth': Change('masked, sixth'),
+    'foreign texts': Change('foreign'),
     'next sentence': Change('foreign', 'pairs'),
     'sentence order': Change('swapped', 'pairs'),
     'few texts, new masks': Change('few, new'),
@@ -64,12 +66,12 @@ CHANGES = {
     'one block, hard': Change('masked', 'student', ONE_BLOCK, (0, 1, 0)),
     'one block, soft': Change('masked', 'student', ONE_BLOCK, (5, 2, 0)),
     'one block, three': Change('masked', 'student', ONE_BLOCK, (5, 2, 1)),
-    'replaced, all tokens': Change('masked', 'electra', (), (32, 1, True)),
-    'replaced, chosen': Change('masked', 'electra', (), (32, 1, False)),
-    'replaced, narrow generator': Change(
-        'masked', 'electra', (), (16, 1, True)
+    'replaced, all words': Change('masked', 'electra', (), (5,)),
+    'replaced, chosen words': Change(
+        'masked', 'electra', (), (5, 32, 1, False)
     ),
-    'replaced, full generator': Change('masked', 'electra', (), (64, 2, True)),
+    'replaced, full generator': Change('masked', 'electra', (), (5, 64, 2)),
+    'replaced, weight 50': Change('masked', 'electra', (), (50,)),
     'permuted': Change('permuted', 'xlnet'),
 }
 UNTRAINED = ('bag of words', 'untrained')
@@ -211,9 +213,10 @@ def batches_of(kind, seed):
         count = kind.split(', ')[1]
         if count != 'new':
             yield from fixed_masks(data, int(count), vocab_size, seed)
-    if kind in ('masked', 'few, new'):
+    if kind in ('masked', 'masked, sixth', 'few, new'):
+        rate = 1 / 6 if kind == 'masked, sixth' else RATE
         yield from corpora.masked_batches(
-            data, BATCH_SIZE, vocab_size, RATE, seed
+            data, BATCH_SIZE, vocab_size, rate, seed
         )
     for X, segments, lens in corpora.by_length(data, BATCH_SIZE, seed):
         if kind == 'permuted':
@@ -270,7 +273,9 @@ def build(change, run):
     """The model of a change and its loss."""
     config = config_of(change)
     if change.objective == 'electra':
-        return ways.Electra(config, *change.more), ways.electra_loss
+        weight, *sizes = change.more
+        loss = functools.partial(ways.electra_loss, weight=weight)
+        return ways.Electra(config, *sizes), loss
     if change.objective == 'borders':
         return ways.SpanBERT(config), ways.span_bert_loss
     model = utils.BERT(config)

@@ -192,7 +192,7 @@ def soft_loss(scores, target, temperature=2.0):
 def distil_loss(student, batch, teacher, weights=(5, 2, 1)):
     """Soft targets, hard targets and the direction of the representations.
 
-    `weights` are those of the three. (Sanh et al., 2019, section 3)
+    `weights` are those of the three. (Sanh et al., 2019, section 2)
     """
     X, segments, valid_lens, labels = batch
     chosen = labels != -100

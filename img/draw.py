@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 
 from corpora import FRENCH_NOUNS  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
+from derivatives import two_stream_mask  # noqa: E402
 from utils import causal_mask, padding_mask, prefix_mask  # noqa: E402
 
 INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'
@@ -193,6 +194,56 @@ def bert_finetuning():
         'other. On the first output stands a new linear layer, which answers '
         'positive.',
     )
+
+
+def electra():
+    """The generator's guess takes the place of the hidden word."""
+    words = ['I', 'love', 'this', 'red', 'car']
+    hidden, guessed = [*words], [*words]
+    hidden[1], guessed[1] = '<mask>', 'like'
+    drawing = Drawing(
+        720,
+        257,
+        'The two models of ELECTRA',
+        'Left: the five tokens I, mask, this, red, car go into a small '
+        'encoder, the generator; above the mask comes out like. Right: I, '
+        'like, this, red, car go into the encoder that is kept, the '
+        'discriminator, which answers yes above like, for replaced, and no '
+        'above the four others.',
+    )
+    mask = encoder_mask(len(words))
+    outputs = drawing.stack(62, 222, mask, hidden, 'generator (small)', GREEN)
+    drawing.output(outputs[1], 'like')
+    outputs = drawing.stack(410, 222, mask, guessed, 'discriminator')
+    for place, guess, word in zip(outputs, guessed, words, strict=True):
+        drawing.output(place, 'no' if guess == word else 'yes')
+    return drawing
+
+
+def xlnet():
+    """The order this, car, I, red, love, whose last two are predicted."""
+    words = ['I', 'love', 'this', 'red', 'car']
+    rank, at = torch.tensor([[0, 2, 0, 1, 0]]), torch.tensor([[3, 1]])
+    mask = two_stream_mask(rank, at)[0, 0]  # 5 content rows, 2 queries
+    queries = torch.zeros_like(mask[:5]).index_put((at[0],), mask[5:])
+    drawing = Drawing(
+        850,
+        257,
+        'The two streams of XLNet',
+        'Left, the content stream: I, this and car are joined to each other, '
+        'red to these and itself, love to all. Middle, the query stream: the '
+        'query at red is joined to I, this and car and predicts red, the one '
+        'at love to these and to red and predicts love. Right, the same as '
+        'the attention pattern of five content rows and two query rows.',
+        step=54,
+    )
+    drawing.stack(54, 222, mask[:5], words, 'content stream')
+    outputs = drawing.stack(360, 222, queries, words, 'query stream', GREEN)
+    for i in at[0].tolist():
+        drawing.output(outputs[i], words[i])
+    rows = [*words, *(f'{words[i]}?' for i in at[0].tolist())]
+    drawing.pattern(710, 64, mask, rows, words)
+    return drawing
 
 
 def t5(inputs, outputs, title, alt, name, pattern, step):
@@ -378,6 +429,8 @@ DRAWINGS = (
     three_modes,
     bert_pretraining,
     bert_finetuning,
+    electra,
+    xlnet,
     t5_pretraining,
     t5_summarization,
     gpt_pretraining,

@@ -472,7 +472,9 @@ BERT = Sabotage(
                     )
                 ),
                 (
-                    ('recorded: the run of ours above, to 3 % of the loss'),
+                    (
+                        'recorded: the run of ours above ends within 0.2 nats of these'
+                    ),
                     'recorded: head: never with any seed',
                     'recorded: optimizer: never with any seed',
                     'recorded: all: never with any seed',
@@ -657,6 +659,92 @@ BERT_PUBLISHED = Sabotage(
                     'hidden pieces',
                     'recorded: on average of all, it gains nothing in '
                     'the reviews',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+BERT_DERIVATIVES = Sabotage(
+    runs=(
+        (
+            Patch(
+                'nothing is learned',
+                (("recipe = {'lr': 0.01,", "recipe = {'lr': 1e-7,"),),
+                (
+                    'tags: BERT is 10 points above both rivals',
+                    'opinions: BERT is 10 points above both rivals',
+                    'recorded: the run above, to 3 % of the loss',
+                    'one mask is worse than ten, by 2 nats',
+                    'soft targets are better in every run',
+                    'replaced words are found',
+                    'the queries guess words, 2 nats better than by frequency',
+                ),
+            ),
+            Patch(
+                'embeddings and blocks with all heads',
+                (
+                    (
+                        'whole = num_params(model) - heads',
+                        'whole = num_params(model)',
+                    ),
+                ),
+                ('BERT-base has 108 million',),
+            ),
+            Patch(
+                'no block is shared',
+                (
+                    (
+                        'num_different = 1 if config.share_blks else '
+                        'config.num_blks',
+                        'num_different = config.num_blks',
+                        UTILS,
+                    ),
+                ),
+                ('ALBERT-base has 12 million',),
+            ),
+            Patch(
+                'all lengths of spans are equally likely',
+                (
+                    (
+                        'probs = (1 - p) ** torch.arange(longest)',
+                        'probs = torch.ones(longest)',
+                    ),
+                ),
+                ('3.8, as in the paper',),
+            ),
+            Patch(
+                'borders are looked for inside the span',
+                (
+                    (
+                        'before = positions.masked_fill(span > 0, 0)',
+                        'before = positions.masked_fill(span > 1, 0)',
+                    ),
+                ),
+                ('the span this red lies between love and car',),
+            ),
+            Patch(
+                'the teacher is not softened',
+                (
+                    (
+                        'target = (target / temperature).softmax(-1)',
+                        'target = target.softmax(-1)',
+                    ),
+                ),
+                ('nothing is lost where the student says the same',),
+            ),
+            Patch(
+                'the query stream of XLNet sees its own word',
+                (
+                    (
+                        'query = rank.gather(1, at)[:, :, None] > rank',
+                        'query = rank.gather(1, at)[:, :, None] >= rank',
+                    ),
+                ),
+                (
+                    'no query reads its own word',
+                    'each reads what comes before it in the order',
                 ),
             ),
         ),
@@ -931,6 +1019,7 @@ SCALING = Sabotage(
 SABOTAGE = {
     'index': INDEX,
     'bert': BERT,
+    'bert_derivatives': BERT_DERIVATIVES,
     'bert_published': BERT_PUBLISHED,
     't5': T5,
     'gpt': GPT,

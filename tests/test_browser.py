@@ -21,7 +21,8 @@ from test_lab import running_lab
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-PAGES = ['index', 'bert', 't5', 'gpt', 'scaling', 'bibliography', 'search']
+PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5', 'gpt']
+PAGES += ['scaling', 'bibliography', 'search']
 EXPLORERS = {'bert': 2, 't5': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
@@ -270,7 +271,7 @@ def scroll_to(page, wanted):
     wanted.first.scroll_into_view_if_needed()
 
 
-@pytest.mark.parametrize('name', PAGES[:5])
+@pytest.mark.parametrize('name', PAGES[:7])
 def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     page = open_notebook(open_page, lab, name)
     title = page.locator('.jp-Notebook h1').first

@@ -1,211 +1,354 @@
-"""BART's noisings and the Switch Transformer's routed experts."""
+"""RoBERTa, ALBERT, SpanBERT, DistilBERT, ELECTRA and XLNet, piece by piece."""
 
+import dataclasses
+import functools
 import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch.nn import functional as F
 
-import successors
+import derivatives
 import utils
-from successors import SwitchFeedForward
-from utils import Config
+from corpora import BOS, MASK, NUM_SPECIAL, SEP
+from utils import BERT, Config
 
-STOP, MASK = 9, 3
-# "I love this red car ." and "it is fast ."
-X = torch.tensor([[10, 11, 12, 13, 14, 9, 15, 16, 17, 9]])
-LENS = torch.tensor([10])
-NOISINGS = {
-    'mask_some': lambda X, lens, g: successors.mask_some(X, lens, generator=g),
-    'delete_some': lambda X, lens, g: successors.delete_some(
-        X, lens, generator=g
-    ),
-    'infill': lambda X, lens, g: successors.infill(X, lens, generator=g),
-    'permute_sentences': lambda X, lens, g: successors.permute_sentences(
-        X, lens, STOP, g
-    ),
-    'rotate': lambda X, lens, g: successors.rotate(X, lens, g),
-}
+CONFIG = Config(30, num_hiddens=16, num_blks=2, max_len=24, init_std=0.3)
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def is_part(part, whole):
-    rest = iter(whole)
-    return all(token in rest for token in part)
-
-
-def texts(lens, seed):
-    g, lens = seeded(seed), torch.tensor(lens)
-    X = torch.randint(STOP, 60, (len(lens), int(lens.max()) + 1), generator=g)
-    return X * (torch.arange(X.shape[1]) < lens[:, None]), lens, g
-
-
-def rows(X, lens):
-    return [x[:n].tolist() for x, n in zip(X, lens, strict=True)]
-
-
-LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(LENGTHS, st.integers(0, 10**6), st.sampled_from(list(NOISINGS)))
-def test_texts_stay_texts(lens, seed, name):
-    X, lens, g = texts(lens, seed)
-    Y, new_lens = NOISINGS[name](X, lens, g)
-    assert torch.equal(Y > 0, torch.arange(Y.shape[1]) < new_lens[:, None])
-    same, _ = NOISINGS[name](X, lens, seeded(seed + 1))
-    again, _ = NOISINGS[name](X, lens, seeded(seed + 1))
-    assert torch.equal(same, again)
-    for before, after in zip(rows(X, lens), rows(Y, new_lens), strict=True):
-        if name in ('permute_sentences', 'rotate'):
-            assert sorted(before) == sorted(after)
-        elif name == 'mask_some':
-            assert len(before) == len(after)
-            assert all(
-                b in (a, MASK) for a, b in zip(before, after, strict=True)
-            )
-        else:
-            assert is_part([x for x in after if x != MASK], before)
-
-
-@settings(deadline=None, max_examples=60)
-@given(LENGTHS, st.integers(0, 10**6), st.floats(0, 0.5), st.floats(2, 6))
-def test_infilling_hides_its_share_under_single_masks(lens, seed, rate, mean):
-    X, lens, g = texts(lens, seed)
-    Y, new_lens = successors.infill(X, lens, rate, mean, generator=g)
-    limits = (lens * rate).round().long().tolist()  # in single precision
-    pairs = zip(rows(X, lens), rows(Y, new_lens), limits, strict=True)
-    for before, after, limit in pairs:
-        hidden = len(before) - sum(x != MASK for x in after)
-        assert hidden <= limit
-        assert (MASK, MASK) not in itertools.pairwise(after)
-
-
-def test_infilling_in_the_large():
-    X = torch.full((300, 200), 10)
-    lens = torch.full((300,), 200)
-    Y, new_lens = successors.infill(X, lens, generator=seeded())
-    masks = (Y == MASK).sum(1)
-    hidden = 200 - (new_lens - masks)
-    assert (hidden == 60).all()
-    assert (hidden.sum() / masks.sum()).item() == pytest.approx(3, rel=0.03)
-    lengths = torch.poisson(torch.full((9999,), 3.0), generator=seeded())
-    assert (lengths == 0).float().mean() > 0.03  # masks where nothing is
-
-
-def test_rates_of_masking_and_deletion():
-    X, lens = torch.full((100, 100), 10), torch.full((100,), 100)
-    Y, _ = successors.mask_some(X, lens, 0.2, generator=seeded())
-    assert (Y == MASK).float().mean().item() == pytest.approx(0.2, abs=0.02)
-    _, lens = successors.delete_some(X, lens, 0.2, generator=seeded())
-    assert lens.float().mean().item() == pytest.approx(80, abs=2)
-    for rate, kept in ((0.0, 10), (1.0, 0)):
-        _, lens = successors.delete_some(X[:1], LENS, rate)
-        assert lens.item() == kept
-
-
-def test_sentences_move_as_a_whole():
-    found = {
-        tuple(
-            successors.permute_sentences(X, LENS, STOP, seeded(i))[0][
-                0
-            ].tolist()
-        )
-        for i in range(20)
-    }
-    first, second = X[0, :6].tolist(), X[0, 6:].tolist()
-    assert found == {(*first, *second), (*second, *first)}
-
-
-def test_a_rotation_begins_anywhere_and_goes_on_in_order():
-    words = X[0].tolist()
-    found = {
-        tuple(successors.rotate(X, LENS, seeded(i))[0][0].tolist())
-        for i in range(200)
-    }
-    assert found == {(*words[i:], *words[:i]) for i in range(10)}
-
-
-@pytest.mark.parametrize('name', ['mask_some', 'delete_some', 'infill'])
-@pytest.mark.parametrize('rate', [-0.1, 1.1])
-def test_rates_out_of_range_are_refused(name, rate):
-    with pytest.raises(ValueError, match=f'rate is {rate}, outside'):
-        getattr(successors, name)(X, LENS, rate)
-
-
-def test_a_mean_length_of_zero_is_refused():
-    with pytest.raises(ValueError, match='mean_length is 0, not above 0'):
-        successors.infill(X, LENS, 0.3, 0)
-
-
-# Experts
-
-CONFIG = Config(10, num_hiddens=4, num_heads=2, num_blks=1)
-
-
-def switch(num_experts=2, capacity_factor=1.0, seed=0):
-    torch.manual_seed(seed)
-    return SwitchFeedForward(CONFIG, num_experts, capacity_factor)
-
-
-def test_routing_by_hand():
-    layer = switch()
-    with torch.no_grad():
-        layer.router.weight.copy_(torch.eye(2, 4))
-    H = torch.tensor(
-        [[2.0, 0, 1, 1], [1, 0, 0, 1], [3, 0, 1, 0], [0, 1, 1, 1]]
+def texts(lens, seed=0):
+    """Texts that begin with <bos> and end with <sep>, and their lengths."""
+    lens = torch.tensor(lens)
+    X = torch.randint(
+        NUM_SPECIAL, 30, (len(lens), int(lens.max())), generator=seeded(seed)
     )
-    probs = torch.softmax(H[:, :2], 1)
-    Y = layer(H[None])[0]  # three tokens want expert 0, which takes two
-    for i, expert in ((0, 0), (1, 0), (3, 1)):
-        expected = probs[i, expert] * layer.experts[expert](H[i])
-        assert Y[i].allclose(expected, atol=1e-6)
-    assert (Y[2] == 0).all()
-    assert layer.share.tolist() == [0.75, 0.25] and layer.dropped == 0.25
-    means = probs.mean(0)
-    expected = 2 * (0.75 * means[0] + 0.25 * means[1])
-    assert layer.balance.item() == pytest.approx(expected.item())
+    X[:, 0] = BOS
+    X[range(len(X)), lens - 1] = SEP
+    return X * (torch.arange(X.shape[1]) < lens[:, None]), lens
 
 
-def test_the_balance_is_one_when_all_are_wanted_alike():
-    layer = switch(4)
-    with torch.no_grad():
-        layer.router.weight.copy_(1e-4 * torch.eye(4))
-    layer(torch.eye(4).repeat(3, 1))
-    assert layer.balance.item() == pytest.approx(1, abs=1e-3)
-    assert layer.dropped == 0
-    layer(torch.eye(4)[:1].repeat(12, 1) * 1e6)
-    assert layer.balance.item() == pytest.approx(4, abs=1e-3)
-    assert layer.dropped == 0.75
+def masked_batch(lens=(12, 9, 7)):
+    X, lens = texts(lens)
+    inputs, labels = utils.mask_tokens(X, 30, 0.4, generator=seeded())
+    return inputs, torch.zeros_like(X), lens, labels
 
 
-def test_one_expert_is_the_dense_network():
-    layer, H = switch(1), torch.randn(2, 3, 4)
-    assert layer(H).allclose(layer.experts[0](H), atol=1e-6)
+def sides(number=200):
+    A = torch.arange(number)[:, None] + NUM_SPECIAL
+    return A, A + 1000
 
 
-def test_gradients_reach_router_and_experts():
-    layer = switch(2, 4.0)
-    layer(torch.randn(5, 8, 4)).square().sum().backward()
-    assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
-    layer.zero_grad()
-    layer(torch.randn(5, 8, 4))
-    layer.balance.backward()
-    assert layer.router.weight.grad.abs().sum() > 0
+# ---- Pairs ----
 
 
-def test_experts_work_in_a_model():
+def test_foreign_pairs_are_foreign():
+    A, B = sides()
+    X, segments, lens, is_next = derivatives.foreign_pairs(A, B, seeded())
+    assert (lens == 5).all() and segments[0].tolist() == [0, 0, 0, 1, 1]
+    assert torch.equal(X[:, 1:2], A)
+    follows = X[:, 3] == B[:, 0]
+    assert follows[is_next == 1].all()
+    assert follows[is_next == 0].float().mean() < 0.05
+    assert 0.4 < is_next.float().mean() < 0.6
+
+
+def test_swapped_pairs_are_swapped():
+    A, B = sides()
+    A = F.pad(A, (0, 2))  # texts of two widths
+    X, segments, lens, in_order = derivatives.swapped_pairs(A, B, seeded())
+    assert (lens == 5).all() and segments[0].tolist() == [0, 0, 0, 1, 1]
+    first, second = X[:, 1], X[:, 3]
+    expected = torch.where(in_order == 1, A[:, 0], B[:, 0])
+    assert torch.equal(first, expected)
+    assert torch.equal(first + second, A[:, 0] + B[:, 0])
+    assert 0.4 < in_order.float().mean() < 0.6
+
+
+# ---- Spans ----
+
+
+def test_lengths_of_spans_add_up():
+    totals = torch.tensor([1, 7, 40])
+    lengths = derivatives.draw_lengths(totals, generator=seeded())
+    assert torch.equal(lengths.sum(1), totals)
+    assert lengths.max() <= 10
+    many = torch.full((500,), 600)
+    lengths = derivatives.draw_lengths(many, generator=seeded())
+    mean = lengths[lengths > 0].float().mean().item()
+    assert mean == pytest.approx(3.8, abs=0.04)
+    short = derivatives.draw_lengths(many, longest=2, generator=seeded())
+    ones = (short == 1).sum() / (short > 0).sum()
+    assert ones.item() == pytest.approx(1 / 1.8, abs=0.01)
+
+
+def test_spans_do_not_touch():
+    lens = torch.tensor([3, 5, 12, 40, 40])
+    span = derivatives.number_spans(lens, 40, 0.3, seeded())
+    for row, n in zip(span.tolist(), lens.tolist(), strict=True):
+        assert row[0] == row[n - 1] == 0 and not any(row[n:])
+        assert sum(x > 0 for x in row) == max(1, round(0.3 * (n - 2)))
+        runs = [x for x, y in zip(row, [0, *row], strict=False) if x != y]
+        runs = [x for x in runs if x]
+        assert runs == list(range(1, 1 + len(runs)))
+        for x, y in itertools.pairwise(row):
+            assert x == y or 0 in (x, y)
+
+
+def test_bad_spans_are_refused():
+    for rate in (0, 0.6):
+        with pytest.raises(ValueError, match=f'rate is {rate}, outside'):
+            derivatives.number_spans(torch.tensor([9]), 9, rate)
+    with pytest.raises(ValueError, match='shortest text, 2, is below 3'):
+        derivatives.number_spans(torch.tensor([9, 2]), 9, 0.3)
+
+
+def test_a_span_is_hidden_as_a_whole():
+    X, lens = texts([400] * 20)
+    X[:, 200] = SEP  # in the middle, sometimes of a span
+    span = derivatives.number_spans(lens, 400, 0.3, seeded())
+    inputs, labels = derivatives.hide_spans(X, span, 30, seeded())
+    chosen = labels != -100
+    assert torch.equal(chosen, (span > 0) & (X >= NUM_SPECIAL))
+    assert torch.equal(labels[chosen], X[chosen])
+    assert torch.equal(inputs[~chosen], X[~chosen])
+    kinds = []
+    for row in range(20):
+        for number in range(1, int(span[row].max()) + 1):
+            at = chosen[row] & (span[row] == number)
+            if not at.any():
+                continue
+            masks = (inputs[row][at] == MASK).float().mean().item()
+            assert masks in (0, 1)
+            same = (inputs[row][at] == X[row][at]).float().mean().item()
+            kinds.append(2 if masks else int(same == 1))
+    share = sum(kind == 2 for kind in kinds) / len(kinds)
+    assert share == pytest.approx(0.8, abs=0.05)
+    assert 0.05 < sum(kind == 1 for kind in kinds) / len(kinds) < 0.2
+
+
+def test_borders_are_the_nearest_outside():
+    span = torch.tensor([[0, 1, 1, 0, 2, 0, 0, 3, 0]])
+    before, after = derivatives.borders(span)
+    assert before.tolist() == [[0, 0, 0, 3, 3, 5, 6, 6, 8]]
+    assert after.tolist() == [[0, 3, 3, 3, 5, 5, 6, 8, 8]]
+
+
+def test_the_border_head_reads_borders_and_place_only():
     torch.manual_seed(0)
-    gpt = utils.GPT(CONFIG)
-    gpt.blks[0].ffn.layer = switch(4)
-    assert gpt(torch.ones(2, 5, dtype=torch.long)).isfinite().all()
+    model = derivatives.SpanBERT(CONFIG)
+    span = torch.tensor([[0, 0, 1, 1, 1, 0, 0]])
+    H = torch.randn(1, 7, 16)
+    scores = derivatives.border_scores(model, H, span, span > 0)
+    assert scores.shape == (3, 30)
+    assert not scores[0].allclose(scores[1])  # the place tells them apart
+    for i in range(7):
+        changed = H.clone()
+        changed[0, i] += 1 + torch.arange(16)
+        other = derivatives.border_scores(model, changed, span, span > 0)
+        assert other.allclose(scores) == (i not in (1, 5))
 
 
-@pytest.mark.parametrize('num_experts, factor', [(0, 1.0), (2, 0.0)])
-def test_experts_that_cannot_be_are_refused(num_experts, factor):
-    with pytest.raises(ValueError, match=f'num_experts is {num_experts}'):
-        SwitchFeedForward(CONFIG, num_experts, factor)
+def test_both_span_losses_are_trained():
+    torch.manual_seed(0)
+    model = derivatives.SpanBERT(CONFIG)
+    X, lens = texts([20, 15])
+    span = derivatives.number_spans(lens, 20, 0.3, seeded())
+    inputs, labels = derivatives.hide_spans(X, span, 30, seeded())
+    batch = inputs, torch.zeros_like(X), lens, labels, span
+    loss, num_labels = derivatives.span_bert_loss(model, batch)
+    alone, same = utils.mlm_loss(model.bert, batch[:4])
+    assert num_labels == same == (span > 0).sum()
+    assert loss > alone + 1
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.border.parameters())
+    assert model.place.weight.grad.abs().sum() > 0
+
+
+# ---- Distillation ----
+
+
+def test_the_soft_loss_by_hand():
+    scores, target = torch.randn(2, 4, 6, generator=seeded())
+    p, q = (x.div(3).softmax(-1) for x in (target, scores))
+    expected = 9 * (p * (p / q).log()).sum(1).mean()
+    assert derivatives.soft_loss(scores, target, 3).allclose(expected)
+    assert derivatives.soft_loss(target, target).abs() < 1e-6
+
+
+def test_each_weight_brings_its_loss():
+    torch.manual_seed(0)
+    teacher, student = BERT(CONFIG).eval(), BERT(CONFIG)
+    batch = masked_batch()
+    loss = functools.partial(derivatives.distil_loss, student, batch)
+    hard, num_labels = loss(teacher, (0, 1, 0))
+    alone, same = utils.mlm_loss(student, batch)
+    assert hard.allclose(alone) and num_labels == same
+    for weights in ((1, 0, 0), (0, 0, 1)):
+        assert loss(student, weights)[0].abs() < 1e-5
+        assert loss(teacher, weights)[0] > 0.01
+    parts = [loss(teacher, w)[0] for w in torch.eye(3).tolist()]
+    mean = (5 * parts[0] + 2 * parts[1] + parts[2]) / 8
+    assert loss(teacher)[0].allclose(mean)
+    loss(teacher)[0].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_student_begins_with_the_first_blocks():
+    torch.manual_seed(0)
+    teacher = BERT(CONFIG)
+    half = dataclasses.replace(CONFIG, num_blks=1)
+    student = derivatives.first_blocks(BERT(half), teacher)
+    taught = teacher.state_dict()
+    for name, p in student.state_dict().items():
+        assert torch.equal(p, taught[name]), name
+
+
+# ---- ELECTRA ----
+
+
+def electra(**options):
+    torch.manual_seed(0)
+    return derivatives.Electra(CONFIG, 8, **options)
+
+
+def test_both_models_of_electra_share_one_embedding():
+    model = electra()
+    table = model.bert.token_embedding.weight
+    assert model.generator.token_embedding.weight is table
+    assert model.generator.mlm.decoder.weight is table
+    assert model.generator.config.num_hiddens == 8
+
+
+def test_what_is_replaced_is_what_the_generator_guessed_wrongly():
+    model, batch = electra(), masked_batch((20, 20, 15))
+    inputs, _, _, labels = batch
+    original = torch.where(labels == -100, inputs, labels)
+    X, replaced, loss, n = derivatives.replace_chosen(model.generator, batch)
+    assert torch.equal(replaced > 0, original != X)
+    assert 0 < replaced.sum() <= n == (labels != -100).sum()
+    assert loss.isfinite() and not X.is_floating_point()
+    # the generator sees masks, whatever stands there
+    batch = (torch.where(labels == -100, inputs, 7), *batch[1:])
+    torch.manual_seed(1)
+    first = derivatives.replace_chosen(model.generator, batch)[0]
+    torch.manual_seed(1)
+    batch = (original, *batch[1:])
+    assert torch.equal(
+        first, derivatives.replace_chosen(model.generator, batch)[0]
+    )
+
+
+def test_the_discriminator_does_not_train_the_generator():
+    batch = masked_batch((20, 15))
+    grads = {}
+    for weight in (0, 50):
+        model = electra()
+        derivatives.electra_loss(model, batch, weight)[0].backward()
+        grads[weight] = model.generator.blks[0].ffn.layer[0].weight.grad
+        found = model.bert.blks[0].ffn.layer[0].weight.grad.abs().sum()
+        assert (found > 0) == (weight > 0)
+    assert grads[0].equal(grads[50])
+
+
+def test_chosen_tokens_only_or_all():
+    batch = masked_batch((20, 15))
+    losses = []
+    for everywhere in (True, False):
+        model = electra(everywhere=everywhere)
+        torch.manual_seed(2)
+        losses.append(derivatives.electra_loss(model, batch)[0].item())
+    assert losses[0] != pytest.approx(losses[1])
+
+
+# ---- XLNet ----
+
+
+def test_the_end_of_an_order_is_predicted():
+    X, _ = texts([20, 14, 8])
+    rank = derivatives.draw_order(X, 1 / 6, seeded())
+    for row, x, n in zip(rank, X, (3, 2, 1), strict=True):
+        assert sorted(row[row > 0].tolist()) == list(range(1, n + 1))
+        assert (x[row > 0] >= NUM_SPECIAL).all()
+    places = torch.cat(
+        [
+            (derivatives.draw_order(X[:1], 1 / 6, seeded(i)) == 1).nonzero()
+            for i in range(300)
+        ]
+    )[:, 1]
+    assert set(places.tolist()) == set(range(1, 19))
+
+
+def test_queries_read_what_comes_before_them_in_the_order():
+    torch.manual_seed(0)
+    model = BERT(CONFIG).eval()
+    X, lens = texts([8, 6])
+    rank = torch.tensor([[0, 2, 0, 1, 0, 3, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]])
+    at = torch.tensor([[3, 1, 5], [2, 0, 0]])
+    segments = torch.zeros_like(X)
+
+    def queries(X):
+        return derivatives.two_streams(model, X, segments, lens, rank, at)
+
+    with torch.no_grad():
+        H = queries(X)
+        assert H.shape == (2, 3, 16)
+        for j in range(8):
+            changed = X.clone()
+            changed[:, j] = 29 - X[:, j]
+            moved = ~queries(changed).isclose(H, atol=1e-6).all(-1)
+            assert moved[0].tolist() == [
+                bool(rank[0, j] < rank[0, i]) for i in at[0]
+            ]
+            assert moved[1, 0].item() == (j != 2 and j < 6)
+
+
+def test_the_loss_of_permutations():
+    torch.manual_seed(0)
+    model = BERT(CONFIG)
+    X, lens = texts([20, 14])
+    rank = derivatives.draw_order(X, generator=seeded())
+    batch = X, torch.zeros_like(X), lens, rank
+    loss, num_labels = derivatives.xlnet_loss(model, batch)
+    assert num_labels == 5 and loss.isfinite()
+    last = rank == rank.amax(1, keepdim=True)
+    at = last.long().argmax(1, keepdim=True)
+    H = derivatives.two_streams(model, *batch, at)[:, 0]
+    alone, _ = utils.token_loss(model.mlm(H), X[last])
+    batch = (X, batch[1], lens, last.long())
+    few, n = derivatives.xlnet_loss(model, batch)
+    assert n == 2 and not few.allclose(loss)
+    assert alone.isfinite()
+
+
+# ---- Probes ----
+
+
+def test_probes_read_features():
+    X, lens = texts([12] * 60)
+    X[:, 1:11] = 20
+    classes = torch.arange(60) % 2
+    X[range(60), 3] = 10 + classes
+
+    def encode(X, segments, lens):
+        return F.one_hot(X, 30).float()
+
+    labels = torch.full_like(X, -100)
+    labels[:, 3] = classes
+    for features, truth in (
+        (derivatives.word_features, labels),
+        (derivatives.hidden_features, None),
+        (derivatives.text_features, classes),
+    ):
+        if truth is None:
+            truth = torch.stack([torch.full((60,), 3), classes], 1)
+        data = X, torch.zeros_like(X), lens, truth
+        found = features(encode, data)
+        assert len(found[0]) == 60 and torch.equal(found[1], classes)
+        right = derivatives.probe(
+            [part[:40] for part in found], [part[40:] for part in found]
+        )
+        assert right > 0.9

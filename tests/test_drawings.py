@@ -30,7 +30,7 @@ def test_redrawing_changes_nothing(tmp_path):
     command = [sys.executable, str(IMG / 'draw.py'), str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
-    assert len(NAMES) == 11
+    assert len(NAMES) == 13
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (IMG / name).read_bytes(), (
             f'{name} is not what its code draws: run "make drawings"'
@@ -46,6 +46,8 @@ def dark_cells(drawing, draw):
 def test_patterns_are_the_masks(draw):
     assert dark_cells(draw.bert_pretraining(), draw) == (49, 49)
     assert dark_cells(draw.gpt_pretraining(), draw) == (15, 25)
+    # given: 3 x 3, then 4 and 5; the queries see 3 and 4
+    assert dark_cells(draw.xlnet(), draw) == (25, 35)
     # 4 x 4 of the encoder, 6 x 4 across, 21 of the decoder
     assert dark_cells(draw.t5_pretraining(), draw) == (61, 100)
     assert dark_cells(draw.three_modes(), draw) == (25 + 61 + 15, 150)
@@ -106,7 +108,7 @@ def stored_drawings(name):
 
 def test_notebooks_show_the_drawings_as_they_are():
     shown = {}
-    for name in ('index', 'bert', 't5', 'gpt'):
+    for name in ('index', 'bert', 'bert_derivatives', 't5', 'gpt'):
         shown |= stored_drawings(name)
     for name, svg in shown.items():
         assert svg == (IMG / f'{name}.svg').read_text(encoding='utf-8'), name

@@ -29,6 +29,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 REPO = 'someone/some-book'
 NOTEBOOKS = sorted(CHAPTER.glob('*.ipynb'))
+BOOKS = ['bert', 'bert_derivatives', 'bert_published', 't5', 'gpt', 'scaling']
 MACHINE_PATH = re.compile(
     r'(?<![\w.])/(?:home|Users|root|tmp|work|content|opt|mnt)/|[A-Z]:\\\\'
 )
@@ -141,7 +142,7 @@ def reading_minutes(path):
     }
 
 
-@pytest.mark.parametrize('name', ['bert', 't5', 'gpt', 'scaling'])
+@pytest.mark.parametrize('name', BOOKS)
 def test_the_map_for_teachers_has_the_minutes_of_each_section(name):
     minutes = reading_minutes(CHAPTER / f'{name}.ipynb')
     sections = ', '.join(f'{k} ({v})' for k, v in minutes.items())
@@ -172,7 +173,7 @@ def names_of_sections(path):
     return found
 
 
-@pytest.mark.parametrize('name', ['bert', 't5', 'gpt', 'scaling'])
+@pytest.mark.parametrize('name', BOOKS)
 def test_sections_that_can_be_left_out_define_nothing_used_later(name):
     index = nbformat.read(CHAPTER / 'index.ipynb', as_version=4)
     text = '\n'.join(cell.source for cell in index.cells)

@@ -24,7 +24,6 @@ from execute import CHAPTER
 
 ELSEWHERE = {
     ('index', '150'): 'tests/test_project.py counts at this speed',
-    ('index', '106'): 'minutes, which tests/test_project.py counts',
     ('scaling', '40 percent'): 'a default of laws.plan_training',
 }
 NOTEBOOKS = sorted(path.stem for path in CHAPTER.glob('*.ipynb'))

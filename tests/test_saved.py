@@ -66,7 +66,7 @@ def definitions(source):
 def kept():
     """All definitions of utils."""
     chapter = ROOT / 'chapter_large_pretraining'
-    names = 'successors', 'finetuning', 'laws'
+    names = 'successors', 'finetuning', 'laws', 'derivatives'
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
     return definitions('\n'.join(path.read_text() for path in paths))

@@ -11,7 +11,16 @@ from site_build import build_site
 from sphinx.util.matching import get_matching_files
 from test_project import repository
 
-PAGES = ['index', 'bert', 't5', 'gpt', 'scaling', 'bibliography']
+PAGES = [
+    'index',
+    'bert',
+    'bert_derivatives',
+    'bert_published',
+    't5',
+    'gpt',
+    'scaling',
+    'bibliography',
+]
 NOTEBOOKS = PAGES[:-1]
 LOADED = {'img': 'src', 'script': 'src', 'iframe': 'src', 'link': 'href'}
 

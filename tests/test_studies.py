@@ -21,7 +21,7 @@ import corpora
 import laws
 import processes
 import utils
-from studies import plateau, runner, scaling
+from studies import derivatives, plateau, runner, scaling
 
 CHAPTER = Path(scaling.__file__).parents[1]
 RECORDED = CHAPTER / 'studies' / 'scaling.csv'
@@ -954,3 +954,97 @@ def test_bad_runs_of_the_plateau_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         runner.main(['plateau', str(tmp_path / 'a.csv'), '--changes', 'tail'])
     assert "'tail' is not one of none, head" in capsys.readouterr().err
+
+
+# ---- The derivatives of BERT ----
+
+
+DERIVATIVES = CHAPTER / 'studies' / 'derivatives.csv'
+
+
+def test_the_recorded_runs_of_the_derivatives():
+    """Every change with three seeds, at equal compute, and no score twice."""
+    data = derivatives.read_runs(DERIVATIVES)
+    data = data[data.num_steps != derivatives.FEW_STEPS]
+    seeds = data.groupby('change').seed.apply(sorted)
+    assert set(seeds.index) == set(derivatives.CHANGES)
+    assert all(each == [0, 1, 2] for each in seeds)
+    untrained = data.change.isin(derivatives.UNTRAINED)
+    assert (data.num_steps[untrained] == 0).all()
+    assert (data.num_steps[~untrained] == derivatives.NUM_STEPS).all()
+    replaced = data.change.str.startswith('replaced')
+    fewer = replaced | (data.change == 'permuted')
+    assert (data.steps[fewer] < data.num_steps[fewer]).all()
+    assert (data.steps[~fewer] == data.num_steps[~fewer]).all()
+    headless = replaced | (data.change == 'bag of words')
+    assert data.loss[headless].isna().all()
+    assert data.loss[~headless].notna().all()
+    pairs = data.change.isin(['next sentence', 'sentence order'])
+    assert (data.second.notna() == pairs).all()
+    assert data[['sentiment', 'opinions', 'tags', 'hidden']].le(1).all(None)
+
+
+@pytest.mark.slow
+def test_the_shortest_recorded_run_of_the_derivatives_can_be_repeated():
+    rows, _ = derivatives.STUDY.read(DERIVATIVES)
+    rows = [row for row in rows if row.run.num_steps == derivatives.FEW_STEPS]
+    (row,) = rows
+    again = runner.repeat(derivatives.STUDY, row, device='cpu')
+    assert again.loss == pytest.approx(row.measured.loss, rel=0.01)
+    assert again.parameters == row.measured.parameters
+    assert math.isnan(again.second)
+    for name in ('sentiment', 'opinions', 'tags', 'hidden', 'polarity'):
+        value = getattr(row.measured, name)
+        assert getattr(again, name) == pytest.approx(value, abs=0.05), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'change',
+    [
+        'sentence order',
+        'few texts, ten masks',
+        'spans and borders',
+        'one block, three',
+        'replaced, chosen',
+        'permuted',
+    ],
+)
+def test_a_derivative_can_be_trained_and_scored(change):
+    found = derivatives.execute(derivatives.Run(change, 0, 2), None, None)
+    assert found.steps == 2
+    assert 0.4 < found.tags < 0.8
+    derivatives.pretrained.cache_clear()
+
+
+def test_fixed_masks_come_back():
+    X = torch.arange(64)[:, None].expand(64, 40) + 5
+    data = X, torch.zeros_like(X), torch.full((64,), 40)
+    batches = derivatives.fixed_masks(data, 3, 90, seed=0)
+    masks = {}
+    for _ in range(12):  # two batches in a round, three masks, twice
+        *_, labels = next(batches)
+        for row in labels:
+            known = masks.setdefault(row.max().item(), set())
+            known.add(tuple((row >= 0).tolist()))
+    assert len(masks) == 64 and all(len(each) == 3 for each in masks.values())
+
+
+def test_bad_derivatives_are_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="change is 'x', not one of bag"):
+        derivatives.Run('x', 0)
+    with pytest.raises(ValueError, match='num_steps is 0, below 1'):
+        derivatives.Run('none', 0, 0)
+    with pytest.raises(ValueError, match='num_steps is -1, below 0'):
+        derivatives.Run('untrained', 0, -1)
+    nothing = dict.fromkeys(
+        field.name for field in dataclasses.fields(derivatives.Measured)
+    )
+    nothing = dict.fromkeys(nothing, math.nan)
+    derivatives.Measured(**nothing)
+    with pytest.raises(ValueError, match='loss is -1, below 0'):
+        derivatives.Measured(**{**nothing, 'loss': -1})
+    words = ['derivatives', str(tmp_path / 'a.csv'), '--change', 'x']
+    with pytest.raises(SystemExit):
+        runner.main(words)
+    assert "'x' is not one of bag of words; untr" in capsys.readouterr().err

@@ -472,9 +472,8 @@ BERT = Sabotage(
                     )
                 ),
                 (
-                    (
-                        'recorded: the run of ours above ends within 0.2 nats of these'
-                    ),
+                    'recorded: the run of ours above ends within 0.2 nats '
+                    'of these',
                     'recorded: head: never with any seed',
                     'recorded: optimizer: never with any seed',
                     'recorded: all: never with any seed',

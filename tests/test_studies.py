@@ -891,7 +891,7 @@ def test_the_shortest_recorded_run_of_the_derivatives_can_be_repeated():
         'few texts, ten masks',
         'spans and borders',
         'one block, three',
-        'replaced, chosen',
+        'replaced, chosen words',
         'permuted',
     ],
 )

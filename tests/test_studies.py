@@ -866,7 +866,9 @@ def test_the_recorded_runs_of_the_derivatives():
     assert data.loss[~headless].notna().all()
     pairs = data.change.isin(['next sentence', 'sentence order'])
     assert (data.second.notna() == pairs).all()
-    assert data[['sentiment', 'opinions', 'tags', 'hidden']].le(1).all(None)
+    assert (
+        data[['sentiment', 'opinions', 'tags', 'hidden']].le(1).all(axis=None)
+    )
 
 
 @pytest.mark.slow

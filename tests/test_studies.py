@@ -981,7 +981,9 @@ def test_the_recorded_runs_of_the_derivatives():
     assert data.loss[~headless].notna().all()
     pairs = data.change.isin(['next sentence', 'sentence order'])
     assert (data.second.notna() == pairs).all()
-    assert data[['sentiment', 'opinions', 'tags', 'hidden']].le(1).all(None)
+    assert (
+        data[['sentiment', 'opinions', 'tags', 'hidden']].le(1).all(axis=None)
+    )
 
 
 @pytest.mark.slow
@@ -1006,7 +1008,7 @@ def test_the_shortest_recorded_run_of_the_derivatives_can_be_repeated():
         'few texts, ten masks',
         'spans and borders',
         'one block, three',
-        'replaced, chosen',
+        'replaced, chosen words',
         'permuted',
     ],
 )

@@ -283,8 +283,7 @@ BERT = Sabotage(
                 (
                     'polarity is guessed, wherever the evidence stands',
                     'a foreign text B does harm in the end',
-                    'praise suits praise',
-                    'blame suits blame',
+                    'praise makes verbs of praise likelier, blame less likely',
                     'a car is guessed where a car was mentioned',
                 ),
             ),
@@ -315,12 +314,12 @@ BERT = Sabotage(
                     'points above words',
                     'with 2,048 labels, contrasting opinions: above .8, and '
                     '15 points above words',
-                    'with 32 labels, plain opinions are half learned',
+                    'with 32 labels, plain opinions: 10 points above words',
                     'pairs of each kind are told, neutral ones too',
                     'from 32 sentences, 15 points above the most frequent tag',
                     'most answers are found',
                     'without the question, 40 points fewer',
-                    'agreement is predicted better than by words',
+                    'agreement is predicted better than by counting signs',
                 ),
             ),
             Patch(
@@ -491,8 +490,8 @@ BERT = Sabotage(
                     ),
                     'recorded: BERT reads it',
                     (
-                        'recorded: the twin loses on the masked words'
-                        ' in general'
+                        'recorded: on words of text A, before text B, '
+                        'the twin loses a nat'
                     ),
                 ),
             ),

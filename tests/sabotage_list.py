@@ -284,7 +284,6 @@ BERT = Sabotage(
                     'polarity is guessed, wherever the evidence stands',
                     'a foreign text B does harm in the end',
                     'praise makes verbs of praise likelier, blame less likely',
-                    'a car is guessed where a car was mentioned',
                 ),
             ),
             Patch(
@@ -383,6 +382,16 @@ BERT = Sabotage(
                 'the rival of a color is padding',
                 (('scores[index, rival[0]]', 'scores[index, 0]'),),
                 ('and binding is a coin',),
+            ),
+            Patch(
+                'a car is mentioned twice',
+                (
+                    (
+                        'anna bought a red rose in paris',
+                        'anna bought a red car in rome',
+                    ),
+                ),
+                ('a car is guessed where a car was mentioned',),
             ),
             Patch(
                 'the question is not erased',

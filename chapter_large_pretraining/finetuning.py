@@ -4,6 +4,7 @@ A batch is (X, segments, valid_lens, labels), as BERT takes it.
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -97,6 +98,13 @@ def span_loss(model, batch):
     """
     *inputs, labels = batch
     return token_loss(span_scores(model, *inputs), labels)
+
+
+def erase(data):
+    """Examples without their question: each of its words is masked."""
+    question = (data.segments == 0) & (data.X >= corpora.NUM_SPECIAL)
+    X = data.X.masked_fill(question, corpora.MASK)
+    return dataclasses.replace(data, X=X)
 
 
 class Task(NamedTuple):

@@ -34,8 +34,9 @@ NO_SCORE = math.nan
 class Change:
     """One variant: the batches, the objective and what differs in sizes.
 
-    `sizes` are fields of `Config`, `steps` is the share of the number of
-    steps at which the variant costs as many multiplications as BERT.
+    `sizes` are fields of `Config` with their values. `more` is what the
+    objective takes: weights of a student's losses, or ELECTRA's weight and
+    then the sizes of its generator.
     """
 
     batches: str = 'masked'
@@ -404,8 +405,8 @@ def execute(run, options, checkpoint):
     """Pretrain one model and score it, on the CPU."""
     began = time.process_time()
     change = CHANGES[run.change]
-    scores = dict.fromkeys(('loss', 'two', 'four', 'second', 'polarity'))
-    scores = dict.fromkeys(scores, NO_SCORE)
+    names = 'loss', 'two', 'four', 'second', 'polarity'
+    scores = dict.fromkeys(names, NO_SCORE)
     if run.change == 'bag of words':
         size, steps, num_parameters = len(load()[0].words), 0, 0
 

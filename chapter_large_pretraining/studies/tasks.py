@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import corpora
 import finetuning
 import utils
-from finetuning import Task, fine_tune, score
+from finetuning import Task, erase, fine_tune, score
 
 from . import plateau, runner
 
@@ -185,13 +185,6 @@ def tasks():
             2,
         ),
     }
-
-
-def erase(data):
-    """Examples without their question: each of its words is masked."""
-    question = (data.segments == 0) & (data.X >= corpora.NUM_SPECIAL)
-    X = data.X.masked_fill(question, corpora.MASK)
-    return dataclasses.replace(data, X=X)
 
 
 def parts(run, test):

@@ -6,7 +6,6 @@ objectives of RoBERTa, ALBERT, SpanBERT, DistilBERT, ELECTRA and XLNet. All
 are scored alike, beside a BERT that was not trained and a bag of words.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
@@ -429,19 +428,11 @@ def execute(run, options, checkpoint):
 # ---- The plan ----
 
 
-def change(text):
-    """One of CHANGES, for argparse."""
-    if text not in CHANGES:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not one of {"; ".join(CHANGES)}'
-        )
-    return text
-
-
 def add_options(add):
     add('--steps', type=runner.whole, default=NUM_STEPS)
     add('--seeds', type=runner.whole, default=3)
-    add('--change', type=change, help='this one only')
+    kind = runner.one_of(CHANGES, '; ')
+    add('--change', type=kind, help='this one only')
 
 
 def plan(rows, options):

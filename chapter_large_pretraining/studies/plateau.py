@@ -5,7 +5,6 @@ settings, and again with one of them changed to what was published, or all;
 and a twin of it that may only look to the left.
 """
 
-import argparse
 import dataclasses
 import functools
 import math
@@ -251,18 +250,9 @@ def execute(run, options, checkpoint):
 # ---- The plan ----
 
 
-def change(text):
-    """One of CHANGES, for argparse."""
-    if text not in CHANGES:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not one of {", ".join(CHANGES)}'
-        )
-    return text
-
-
 def add_options(add):
     names = ','.join(CHANGES)
-    add('--changes', type=runner.listed(change), default=names)
+    add('--changes', type=runner.listed(runner.one_of(CHANGES)), default=names)
     add('--steps', type=runner.whole, default=NUM_STEPS)
     add('--seeds', type=runner.whole, default=3)
 

@@ -467,6 +467,19 @@ def positive(text):
     raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
 
 
+def one_of(values, separator=', '):
+    """A type for argparse: one of `values`, as an error lists them."""
+
+    def kind(text):
+        if text not in values:
+            raise argparse.ArgumentTypeError(
+                f'{text!r} is not one of {separator.join(values)}'
+            )
+        return text
+
+    return kind
+
+
 def listed(kind):
     """A type for argparse: several of `kind`, separated by commas."""
     return lambda text: [kind(part) for part in text.split(',')]

@@ -908,8 +908,8 @@ def test_probes_by_hand():
         def mlm(self, H):
             return H
 
-    class World:
-        polarity = torch.tensor([0, 1, 1, -1])
+    world = corpora.SmallWorld()
+    world.polarity = torch.tensor([0, 1, 1, -1])
 
     model = Model([[0.1, 0.3, 0.2, 0.4], [0.1, 0.1, 0.2, 0.6]])
     X = torch.zeros(2, 2, dtype=torch.long)
@@ -921,7 +921,7 @@ def test_probes_by_hand():
     shares = plateau.read_probes(
         plateau.Run('none', 0),
         model,
-        World,
+        world,
         {
             'both': probe([1, 1], [0, 0]),
             'half': probe([1, 0], [0, 0]),

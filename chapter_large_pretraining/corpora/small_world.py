@@ -365,6 +365,14 @@ class SmallWorld:
         """The text of one row of ids, without padding."""
         return ' '.join(self.words[i] for i in X.tolist() if i)
 
+    def prefers_praise(self, probs):
+        """Whether positive words get more probability than negative ones.
+
+        Takes (n, vocab_size), returns a BoolTensor (n,).
+        """
+        positive = probs[:, self.polarity > 0].sum(1)
+        return positive > probs[:, self.polarity < 0].sum(1)
+
     # ---- Sentences ----
 
     def _draw(self, rng, name, group, shown=False, taken=()):

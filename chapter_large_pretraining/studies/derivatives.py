@@ -351,10 +351,8 @@ def guesses(change, model):
     labels = torch.full_like(X, -100)
     labels[range(len(X)), at] = 0
     probs = hidden_scores(change, model, (X, segments, lens, labels))
-    probs = probs.softmax(-1)
-    positive = probs[:, world.polarity > 0].sum(1)
-    negative = probs[:, world.polarity < 0].sum(1)
-    found['polarity'] = ((positive > negative) == truth).float().mean().item()
+    right = world.prefers_praise(probs.softmax(-1)) == truth
+    found['polarity'] = right.float().mean().item()
     return found
 
 

@@ -200,9 +200,7 @@ def read_probes(run, model, world, probes):
             )
             guessed = (right > wrong)[:, 0]
         else:
-            positive = scores[:, world.polarity > 0].sum(1)
-            negative = scores[:, world.polarity < 0].sum(1)
-            guessed = (positive > negative) == truth
+            guessed = world.prefers_praise(scores) == truth
         shares[name] = guessed.float().mean().item()
     return shares
 

@@ -1362,3 +1362,39 @@ def answer(model, X, valid_lens=None, num_tokens=32, **options):
 
     start = torch.zeros(len(X), 1, dtype=torch.long)
     return generate(model, start, num_tokens, scores=scores, **options)[:, 1:]
+
+
+@torch.no_grad()
+def beam_search(model, X, valid_lens=None, num_tokens=32, num_beams=4, stop=2,
+                alpha=0.6):
+    """Answers of a T5 that are likely as a whole, and their log-probability.
+
+    Keeps the `num_beams` likeliest beginnings; of the last ones, that with
+    the highest log-probability over length**alpha is taken (Wu et al., 2016,
+    section 7). Returns ids (batch, up to `num_tokens`) and log-probabilities
+    (batch,). Raises ValueError for fewer than one beam.
+    """
+    if num_beams < 1:
+        raise ValueError(f'num_beams is {num_beams}, below 1')
+    total = torch.tensor([0.0] + [-math.inf] * (num_beams - 1))
+    total = total.repeat(len(X), 1)  # at first all beginnings are one
+    first = num_beams * torch.arange(len(X))[:, None]  # rows of a text
+    with evaluation_mode(model):
+        memory = model.encode(X, valid_lens).repeat_interleave(num_beams, 0)
+        if valid_lens is not None:
+            valid_lens = valid_lens.repeat_interleave(num_beams)
+        Y = torch.zeros(len(memory), 1, dtype=torch.long)
+        while Y.shape[1] <= num_tokens and not (Y == stop).any(1).all():
+            scores = model.decode(Y, memory, valid_lens)[:, -1].log_softmax(-1)
+            ended = (Y == stop).any(1)
+            scores[ended] = -math.inf
+            scores[ended, stop] = 0.0
+            scores = total.view(-1, 1) + scores  # (rows, vocab_size)
+            total, best = scores.view(len(X), -1).topk(num_beams)
+            row = (first + best // scores.shape[1]).flatten()
+            token = best.view(-1, 1) % scores.shape[1]
+            Y = torch.cat((Y[row], token), dim=1)
+    Y = Y[:, 1:].view(len(X), num_beams, -1)
+    length = 1 + (Y != stop).sum(-1)
+    best = (torch.arange(len(X)), (total / length**alpha).argmax(1))
+    return Y[best], total[best]

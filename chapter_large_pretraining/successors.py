@@ -11,7 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from utils import FeedForward, causal_mask, move_left, place_spans
+from utils import (
+    FeedForward,
+    causal_mask,
+    init_weights,
+    lm_loss,
+    move_left,
+    place_spans,
+)
 
 
 def check_rate(rate):
@@ -144,6 +151,32 @@ class SwitchFeedForward(nn.Module):
         self.dropped = 1 - num_kept / num_tokens
         self.balance = num_experts * (self.share * probs.mean(0)).sum()
         return Y.view_as(X)
+
+
+def use_experts(gpt, num_experts):
+    """Put experts in the place of every feed-forward network of a `GPT`.
+
+    They start like the network that they replace, since `init_weights` goes
+    by the class of a layer.
+    """
+    for blk in gpt.blks:
+        blk.ffn.layer = SwitchFeedForward(gpt.config, num_experts)
+        init_weights(blk.ffn.layer, gpt.config)
+
+
+def switches(model):
+    """The layers of a model that have experts, a list."""
+    return [m for m in model.modules() if isinstance(m, SwitchFeedForward)]
+
+
+def balanced_loss(model, X, alpha):
+    """`utils.lm_loss` and `alpha` times the auxiliary losses of all layers.
+
+    (Fedus et al., 2022, section 2.2)
+    """
+    loss, num_labels = lm_loss(model, X)
+    balance = sum(layer.balance for layer in switches(model))
+    return loss + alpha * balance, num_labels
 
 
 def banded_mask(num_steps, width, device=None):

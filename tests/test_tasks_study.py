@@ -17,7 +17,7 @@ import utils
 from studies import plateau, runner, tasks
 
 RECORDED = CHAPTER / 'studies' / 'tasks.csv'
-OPTIONS = argparse.Namespace(seeds=2)
+OPTIONS = argparse.Namespace(seeds=2, pair_seeds=0)
 RUN = tasks.Run('questions', 'competing', 'none', 500, 300, 0)
 TASKS = list(tasks.STEPS)
 
@@ -101,7 +101,7 @@ def test_the_plan_covers_every_start(start):
     """With every number of labels, without pretraining with the most."""
     runs = {
         (run.task, run.labels): run.steps
-        for run in tasks.plan([], argparse.Namespace(seeds=1))
+        for run in tasks.plan([], argparse.Namespace(seeds=1, pair_seeds=0))
         if run.start == start and run.change == 'none'
     }
     assert ('probes', 0) in runs or start == 'words'
@@ -339,6 +339,17 @@ def test_a_run_of_each_task(task, world):
         assert shares == 3 * [measured.score]
 
 
+def test_probes_and_pairs_are_made_with_more_seeds():
+    options = argparse.Namespace(seeds=2, pair_seeds=4)
+    more = set(tasks.plan([], options)) - set(tasks.plan([], OPTIONS))
+    assert {(run.task, run.labels, run.seed) for run in more} == {
+        (task, labels, seed)
+        for task, labels in (('probes', 0), ('entailment', 8000))
+        for seed in (2, 3)
+    }
+    assert {(run.start, run.change) for run in more} == {('competing', 'none')}
+
+
 @pytest.mark.usefixtures('few')
 def test_what_is_changed(monkeypatch, world):
     calls = []
@@ -386,7 +397,7 @@ def test_the_record_is_that_of_its_commands_and_whole():
         options = runner.arguments(tasks.STUDY, words[2:])
         plan |= set(tasks.plan(rows, options))
     assert {row.run for row in rows} == plan
-    assert {run.seed for run in plan} == {0, 1, 2}
+    assert {run.seed for run in plan} == set(range(8))
 
 
 @pytest.mark.slow

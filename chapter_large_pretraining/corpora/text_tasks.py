@@ -9,6 +9,8 @@ from .batches import EOS, SEP, Pairs, stack
 from .small_words import OWNED
 from .small_world import (
     SmallWorld,
+    hash_rows,
+    in_split,
     read_template,
     side_by_side,
     stream,
@@ -84,12 +86,13 @@ class TextTasks(SmallWorld):
 
         Raises ValueError for fewer than one example.
         """
+        return self._task(
+            'translation', self._translated, num_examples, split, seed
+        )
 
-        def make(rng, n):
-            texts = french.translations(rng, n)
-            return [self.encode(x).numpy() for x in texts]
-
-        return self._task('translation', make, num_examples, split, seed)
+    def _translated(self, rng, n):
+        """English and French ids (n, L)."""
+        return [self.encode(x).numpy() for x in french.translations(rng, n)]
 
     def _reports(self, rng, n):
         """Reports as padded ids, the scenes and polarities they tell of."""
@@ -176,18 +179,28 @@ class TextTasks(SmallWorld):
 
         return self._task('question', make, num_examples, split, seed)
 
-    def unlabelled(self, num_texts, seed=0):
+    def unlabelled(self, num_texts, split='train', seed=0):
         """English documents and French sentences, one text in each row.
 
         Returns ids (n, L) padded with 0 and valid_lens (n,); a fifth are
-        French, none of them with its translation. For span corruption.
+        French, the translations of English sentences of the same split. A
+        text belongs to one split only. For span corruption. Raises
+        ValueError for fewer than five texts and an unknown split.
         """
-        texts = stack(self.documents(3 * num_texts, seed).halves())[:, :24]
-        texts = texts[(texts > 0).sum(1) >= 6][: num_texts * 4 // 5]
-        rng = stream('French', seed)
-        _, sentences = french.translations(rng, num_texts // 5)
-        X = stack([texts, self.encode(sentences)])[:, :24]
-        order = torch.from_numpy(rng.permutation(len(X)))
+        if num_texts < 5:
+            raise ValueError(f'num_texts is {num_texts}, not at least 5')
+        fifth = num_texts // 5
+        surplus = 2 if split == 'train' else 20
+        drawn = self._unseen(
+            'French', self._translated, fifth, split, seed, surplus
+        )
+        rows, missing = [drawn[-1].clamp(min=0)], num_texts - fifth
+        documents = self.documents(2 * surplus * num_texts, seed)
+        texts = stack(documents.halves())[:, :24]
+        keep = in_split(hash_rows(texts.numpy()), split)
+        texts = texts[torch.from_numpy(keep) & ((texts > 0).sum(1) >= 6)]
+        X = stack([*rows, texts[:missing]])[:, :24]
+        order = stream('unlabelled', seed).permutation(len(X))
         return X[order], (X[order] > 0).sum(1)
 
 

@@ -278,6 +278,12 @@ def execute(run, options, checkpoint):
 
 def add_options(add):
     add('--seeds', type=runner.whole, default=3)
+    add(
+        '--pair-seeds',
+        type=runner.whole,
+        default=8,
+        help='of probes and pairs from the competing start',
+    )
 
 
 def plan(rows, options):
@@ -312,6 +318,11 @@ def plan(rows, options):
             for task, steps in STEPS.items()
         ]
         found += of('words', seed)
+    for seed in range(options.pair_seeds):
+        found += [
+            Run('probes', 'competing', 'none', 0, 0, seed),
+            run('entailment', 'competing', seed, 8000),
+        ]
     return list(dict.fromkeys(found))
 
 

@@ -1384,9 +1384,9 @@ def beam_search(model, X, valid_lens=None, num_tokens=32, num_beams=4, stop=2,
         if valid_lens is not None:
             valid_lens = valid_lens.repeat_interleave(num_beams)
         Y = torch.zeros(len(memory), 1, dtype=torch.long)
-        while Y.shape[1] <= num_tokens and not (Y == stop).any(1).all():
+        while Y.shape[1] <= num_tokens and not Y.eq(stop).any(1).all():
             scores = model.decode(Y, memory, valid_lens)[:, -1].log_softmax(-1)
-            ended = (Y == stop).any(1)
+            ended = Y.eq(stop).any(1)
             scores[ended] = -math.inf
             scores[ended, stop] = 0.0
             scores = total.view(-1, 1) + scores  # (rows, vocab_size)
@@ -1395,6 +1395,6 @@ def beam_search(model, X, valid_lens=None, num_tokens=32, num_beams=4, stop=2,
             token = best.view(-1, 1) % scores.shape[1]
             Y = torch.cat((Y[row], token), dim=1)
     Y = Y[:, 1:].view(len(X), num_beams, -1)
-    length = 1 + (Y != stop).sum(-1)
+    length = 1 + Y.ne(stop).sum(-1)
     best = (torch.arange(len(X)), (total / length**alpha).argmax(1))
     return Y[best], total[best]

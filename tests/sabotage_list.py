@@ -559,39 +559,24 @@ BERT_PUBLISHED = Sabotage(
                 'MiniLM with random weights',
                 (
                     (
-                        '    minilm, pieces = load_official(folder), '
-                        'load_tokenizer(folder)\n',
-                        '    minilm, pieces = load_official(folder), '
-                        'load_tokenizer(folder)\n'
+                        '    minilm = load_official(minilm_path)\n',
+                        '    minilm = load_official(minilm_path)\n'
                         '    import utils\n'
                         '    utils.init_weights(minilm, minilm.config)\n',
                     ),
                 ),
                 (
-                    'the last block beats words, embeddings and untrained '
-                    'models by 20 points',
-                    'MiniLM finds 25 points more partners than any rival',
+                    'the last block is 10 points above rivals without '
+                    'trained blocks',
+                    'MiniLM finds every partner, and no rival does',
                     'a head looks at the token before, and none of the '
                     'untrained does',
                     'a head looks at the token after, and none of the '
                     'untrained does',
                     'a head looks at the first token, and none of the '
                     'untrained does',
-                    'fine-tuned MiniLM is 2 points above all without blocks',
-                ),
-            ),
-            Patch(
-                'opponents of other sentences',
-                (
-                    (
-                        '(V[:, :1] * V[:, 1:]).sum(2)',
-                        '(V[:, :1] * torch.stack([V[:, 1], V[:, 2].roll(1, '
-                        '0)], 1)).sum(2)',
-                    ),
-                ),
-                (
-                    'MiniLM, too, puts 9 of 12 sentences or more nearer to '
-                    'the opponent',
+                    'MiniLM with its blocks, fine-tuned, is 5 points above '
+                    'all without',
                 ),
             ),
             Patch(
@@ -624,48 +609,28 @@ BERT_PUBLISHED = Sabotage(
                             'minute,16,0.0002,100,200,800,0,0.5,0.47875,6.9,',
                         ),
                         (
-                            (
-                                'minute,2048,0.005,512,200,800,0,0.7,0.70625,'
-                                '6.251648972487317,'
-                            ),
-                            (
-                                'minute,2048,0.005,512,200,800,0,0.7,1.0,'
-                                '6.251648972487317,'
-                            ),
+                            'scratch,2048,0.002,512,200,800,0,0.735,0.74875,',
+                            'scratch,2048,0.002,512,200,800,0,0.735,0.6,',
                         ),
                         (
-                            (
-                                'minute,2048,0.005,512,200,800,1,0.73,0.71,'
-                                '6.251648972487317,'
-                            ),
-                            (
-                                'minute,2048,0.005,512,200,800,1,0.73,1.0,'
-                                '6.251648972487317,'
-                            ),
-                        ),
-                        (
-                            (
-                                'minute,2048,0.005,512,200,800,2,0.74,0.7,'
-                                '6.251648972487317,'
-                            ),
-                            (
-                                'minute,2048,0.005,512,200,800,2,0.74,1.0,'
-                                '6.251648972487317,'
-                            ),
+                            'majority,2048,1.0,0,200,800,0,0.485,0.46625,',
+                            'majority,2048,1.0,0,200,800,0,0.485,1.0,',
                         ),
                     )
                 ),
                 (
                     'recorded: from 64 labels, each of its runs beats '
-                    'all without blocks',
+                    'the four without',
                     'recorded: with 128 labels, on average 4 points '
-                    'above these with 512',
+                    'above the four with 512',
                     'recorded: with 128 labels, on average 4 points '
                     'above itself frozen',
                     'recorded: the minute has taught half a nat about '
                     'hidden pieces',
-                    'recorded: on average of all, it gains nothing in '
-                    'the reviews',
+                    'recorded: with 512 and with 2,048 labels, on average '
+                    '3 points behind',
+                    'recorded: with 2,048, on average 10 points above the '
+                    'commoner class',
                 ),
             ),
         ),

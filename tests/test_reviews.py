@@ -11,7 +11,7 @@ import pytest
 import torch
 from execute import CHAPTER
 
-from corpora import film_reviews, reviews
+from corpora import film_reviews, reviews, word_ratings
 
 ROWS = [(f'The film no. {i} is a café', (i % 9 - 4) * 1.0) for i in range(200)]
 
@@ -98,10 +98,11 @@ def test_a_senseless_bound_is_refused(shelf, above):
         film_reviews(above, data=shelf(pack()))
 
 
+@pytest.mark.parametrize('read', [film_reviews, word_ratings])
 def test_a_missing_archive_is_one_line_that_names_the_command(
-    tmp_path, capsys
+    read, tmp_path, capsys
 ):
-    assert film_reviews(data=tmp_path) is None
+    assert read(data=tmp_path) is None
     line = capsys.readouterr().out
     assert line.count('\n') == 1
     assert reviews.ARCHIVE in line and 'make models' in line
@@ -111,13 +112,14 @@ def test_a_missing_archive_is_one_line_that_names_the_command(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('read', [film_reviews, word_ratings])
 @pytest.mark.parametrize('size', [0, 1000, -1])
-def test_a_truncated_or_changed_archive_is_refused(shelf, size):
+def test_a_truncated_or_changed_archive_is_refused(read, shelf, size):
     content = pack()
     shelf(content)
     folder = shelf(content[:size], known=False)
     with pytest.raises(ValueError, match=r'SHA-256 \w+ was expected') as info:
-        film_reviews(data=folder)
+        read(data=folder)
     assert 'make models' in str(info.value)
 
 
@@ -137,6 +139,25 @@ def test_an_archive_of_other_content_is_refused(shelf, content):
     folder = shelf(content)
     with pytest.raises(ValueError, match=f'{reviews.ARCHIVE} cannot be read'):
         film_reviews(data=folder)
+
+
+def lexicon(content):
+    return pack(extra=[(reviews.LEXICON, content)])
+
+
+def test_words_have_their_mean_ratings(shelf):
+    content = 'good\t1.9\t0.9\t[2, 1]\r\nna\xefve\t-1.1\r\n:( \t-2'
+    found = word_ratings(data=shelf(lexicon(content.encode('latin-1'))))
+    assert found == {'good': 1.9, 'na\xefve': -1.1, ':(': -2.0}
+
+
+@pytest.mark.parametrize(
+    'content', [b'no zip', pack(), lexicon(b'good'), lexicon(b'good\tfun')]
+)
+def test_an_archive_without_rated_words_is_refused(shelf, content):
+    folder = shelf(content)
+    with pytest.raises(ValueError, match=f'{reviews.ARCHIVE} cannot be read'):
+        word_ratings(data=folder)
 
 
 def test_nothing_is_written_wherever_members_lead(shelf, tmp_path):
@@ -181,3 +202,12 @@ def test_clear_reviews_are_balanced_in_every_part(real):
         assert set(texts) <= set(real[name].texts)
         assert ratings.abs().min() > 1
         assert 0.49 < (ratings > 0).float().mean() < 0.53
+
+
+@pytest.mark.usefixtures('real')
+def test_the_real_words_are_those_of_the_archive():
+    rated = word_ratings()
+    assert len(rated) == 7502
+    assert min(rated.values()) > -4 and max(rated.values()) < 4
+    known = {'okay': 0.9, 'good': 1.9, 'great': 3.1, 'horrible': -2.5}
+    assert known.items() <= rated.items()

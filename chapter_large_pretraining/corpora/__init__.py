@@ -26,6 +26,6 @@ from .batches import (
 from .facts import FRENCH_NOUNS, FactWorld, bayes_predictor
 from .plain_texts import Corpus, documentation, fingerprint, text_folder
 from .real_texts import imdb, snli
-from .reviews import film_reviews
+from .reviews import film_reviews, word_ratings
 from .small_world import SmallWorld
 from .text_tasks import TextTasks, mix, rouge_l

@@ -1,6 +1,6 @@
-"""Sentences of film reviews, each rated by 15 to 29 people.
+"""Sentences of film reviews, each rated by 15 to 29 people; rated words.
 
-They are those of C. J. Hutto and E. Gilbert (2014), VADER.
+Both are those of C. J. Hutto and E. Gilbert (2014), VADER.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from .storage import data_folder, digest
 ARCHIVE = 'vaderSentiment-0.5.zip'
 SHA256 = '5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a'
 INNER = 'vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz'
+LEXICON = 'vaderSentiment-0.5/vaderSentiment/vader_sentiment_lexicon.txt'
 TABLE = 'hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt'
 FETCH = (
     'make models, or pip download --no-deps -d data '
@@ -44,6 +45,43 @@ def _rows(content):
         yield ' '.join(html.unescape(text).split()), float(rating)
 
 
+def _words(content):
+    """Yields word and mean rating."""
+    with zipfile.ZipFile(io.BytesIO(content)) as outer:
+        table = outer.read(LEXICON).decode('latin-1')
+    for line in table.split('\n'):
+        word, rating, *_ = line.split('\t')
+        yield word.strip(), float(rating)
+
+
+def _read(rows, data):
+    """What `rows` yields from the archive in `data`; None if it is missing."""
+    path = data_folder(data) / ARCHIVE
+    if not path.is_file():
+        print(f'{ARCHIVE} is not in the data folder: {FETCH}')
+        return None
+    content = path.read_bytes()
+    came = hashlib.sha256(content).hexdigest()
+    if came != SHA256:
+        wanted = f'SHA-256 {SHA256} was expected, {came} came'
+        raise ValueError(f'{path}: {wanted}; fetch it again: {FETCH}')
+    try:
+        return list(rows(content))
+    except (*DAMAGED, ValueError) as error:
+        raise ValueError(f'{path} cannot be read: {error}') from error
+
+
+def word_ratings(data=None):
+    """Rated words: a dict of a word to its mean rating, from -4 to 4.
+
+    Ten people rated each, without a sentence around it. It is looked for in
+    the archive of `film_reviews`, with its errors, and None where it is
+    missing.
+    """
+    rows = _read(_words, data)
+    return None if rows is None else dict(rows)
+
+
 def film_reviews(above=None, data=None):
     """Rated sentences of film reviews: a dict of part to `Reviews`.
 
@@ -59,22 +97,13 @@ def film_reviews(above=None, data=None):
     """
     if above is not None and not 0 <= above < 4:
         raise ValueError(f'above is {above}, not in [0, 4)')
-    path = data_folder(data) / ARCHIVE
-    if not path.is_file():
-        print(f'{ARCHIVE} is not in the data folder: {FETCH}')
+    rated = _read(_rows, data)
+    if rated is None:
         return None
-    content = path.read_bytes()
-    came = hashlib.sha256(content).hexdigest()
-    if came != SHA256:
-        wanted = f'SHA-256 {SHA256} was expected, {came} came'
-        raise ValueError(f'{path}: {wanted}; fetch it again: {FETCH}')
     found = {}
-    try:
-        for text, rating in _rows(content):
-            same = found.setdefault(digest(text.casefold()), [])
-            same.append((text, rating))
-    except (*DAMAGED, ValueError) as error:
-        raise ValueError(f'{path} cannot be read: {error}') from error
+    for text, rating in rated:
+        same = found.setdefault(digest(text.casefold()), [])
+        same.append((text, rating))
     rows = {part: [] for part in ('train', 'validation', 'test')}
     for key, same in sorted(found.items()):
         rating = sum(rating for _, rating in same) / len(same)

@@ -575,7 +575,7 @@ BERT_PUBLISHED = Sabotage(
                     'untrained does',
                     'a head looks at the first token, and none of the '
                     'untrained does',
-                    'MiniLM with its blocks, fine-tuned, is 5 points above '
+                    'MiniLM with its blocks, fine-tuned, is 3 points above '
                     'all without',
                 ),
             ),

@@ -35,13 +35,15 @@ class Change:
 
     `sizes` are fields of `Config` with their values. `more` is what the
     objective takes: weights of a student's losses, or ELECTRA's weight and
-    then the sizes of its generator.
+    then the sizes of its generator. `times` as many steps are trained as
+    with the other changes.
     """
 
     batches: str = 'masked'
     objective: str = 'mlm'
     sizes: tuple = ()
     more: tuple = ()
+    times: int = 1
 
 
 SHARED, NARROW = ('share_blks', True), ('embedding_size', 16)
@@ -63,6 +65,7 @@ CHANGES = {
     'spans': Change('spans'),
     'spans and borders': Change('spans', 'borders'),
     'one block, from scratch': Change(sizes=ONE_BLOCK),
+    'one block, twice as long': Change(sizes=ONE_BLOCK, times=2),
     'one block, hard': Change('masked', 'student', ONE_BLOCK, (0, 1, 0)),
     'one block, soft': Change('masked', 'student', ONE_BLOCK, (5, 2, 0)),
     'one block, three': Change('masked', 'student', ONE_BLOCK, (5, 2, 1)),
@@ -436,10 +439,14 @@ def add_options(add):
 def plan(rows, options):
     """A short run first, then every change, seed by seed."""
     names = [options.change] if options.change else CHANGES
+    num_steps = {
+        name: 0 if name in UNTRAINED else options.steps * CHANGES[name].times
+        for name in names
+    }
     return [
         Run('none', 0, FEW_STEPS),
         *(
-            Run(name, seed, 0 if name in UNTRAINED else options.steps)
+            Run(name, seed, num_steps[name])
             for seed in range(options.seeds)
             for name in names
         ),

@@ -315,7 +315,7 @@ BERT = Sabotage(
                     'with 2,048 labels, contrasting opinions: above .8, and '
                     '15 points above words',
                     'with 32 labels, plain opinions: 10 points above words',
-                    'pairs of each kind are told, neutral ones too',
+                    'entailments and contradictions are told',
                     'from 32 sentences, 15 points above the most frequent tag',
                     'most answers are found',
                     'without the question, 40 points fewer',
@@ -514,7 +514,8 @@ BERT = Sabotage(
                             'questions,competing,none,8000,1600,1,0.9',
                             'questions,competing,none,8000,1600,1,0.5',
                         ),
-                        ('0.9938837885856628', '0.5'),
+                        ('0.9885714054107666,0.9938837885856628', '0.5,0.5'),
+                        ('0.9428571462631226,0.8318042755126953', '0.5,0.5'),
                         (
                             (
                                 '0.9959999918937683,0.9509999752044678,0.9049'
@@ -534,6 +535,8 @@ BERT = Sabotage(
                         'recorded: neutral pairs: above 0.9, and belo'
                         'w 0.5 from plain documents'
                     ),
+                    'recorded: neutral pairs: above 0.8 with five of eight '
+                    'seeds, with seven after twice the steps',
                     (
                         'recorded: 2,048 labels, plain: above 0.8, on'
                         ' average above 0.85'

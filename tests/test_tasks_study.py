@@ -342,10 +342,12 @@ def test_a_run_of_each_task(task, world):
 def test_probes_and_pairs_are_made_with_more_seeds():
     options = argparse.Namespace(seeds=2, pair_seeds=4)
     more = set(tasks.plan([], options)) - set(tasks.plan([], OPTIONS))
-    assert {(run.task, run.labels, run.seed) for run in more} == {
-        (task, labels, seed)
-        for task, labels in (('probes', 0), ('entailment', 8000))
-        for seed in (2, 3)
+    both = {('probes', 0, 0), ('entailment', 8000, 2000)}
+    long = {('entailment', 8000, tasks.LONG)}
+    assert {(run.task, run.labels, run.steps, run.seed) for run in more} == {
+        (*what, seed)
+        for seed in range(4)
+        for what in (both | long if seed > 1 else long)
     }
     assert {(run.start, run.change) for run in more} == {('competing', 'none')}
 

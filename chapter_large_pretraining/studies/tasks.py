@@ -31,6 +31,7 @@ STEPS = {  # for each number of labels
     'agreement': {500: 300, 2000: 800, 8000: 1600},
     'tagging': {32: 100},
 }
+LONG = 4000  # steps for 8,000 pairs, after which more seeds compare them
 CHANGES = {  # each with the tasks that it is for
     'none': ('probes', *STEPS),
     'question erased': ('questions',),
@@ -322,6 +323,7 @@ def plan(rows, options):
         found += [
             Run('probes', 'competing', 'none', 0, 0, seed),
             run('entailment', 'competing', seed, 8000),
+            Run('entailment', 'competing', 'none', 8000, LONG, seed),
         ]
     return list(dict.fromkeys(found))
 

@@ -273,7 +273,8 @@ def rouge_n(text, truth, n):
     """ROUGE-N of two texts, 0 to 1: how many groups of n words they share.
 
     As a share of the groups of each, in the harmonic mean; a group counts as
-    often as both have it (Lin, 2004, section 2). 0 if one of them has none.
+    often as both have it. 0 if one of them has none. (Lin, 2004, section 2,
+    takes the share of those of `truth` only)
     """
     a, b = (
         Counter(zip(*(words[i:] for i in range(n)), strict=False))

@@ -819,12 +819,14 @@ T5 = Sabotage(
                     'with a cache it is taken in once',
                     'what was measured is what the masks say',
                     'the decoder sees all of the input',
-                    'it reads the input: the loss ends far below the bigram '
-                    'table',
-                    'more words are right than by the word before',
-                    'the number is right more often than by the length',
+                    'the loss ends a nat below the bigram table',
+                    'it reads: with the input of another text the loss is a '
+                    'nat higher',
+                    'more words are right than between the same two words '
+                    'elsewhere',
+                    'the number is right more often, too',
                     'most summaries are right to the last word',
-                    '20 points more than of any rival',
+                    '20 points more than of any rival after as many steps',
                 ),
             ),
         ),
@@ -843,12 +845,12 @@ T5 = Sabotage(
             Patch(
                 'the words of a span stand before its sentinel',
                 (('torch.stack((stand_in, X), 2)', 'torch.stack((X, X), 2)'),),
-                ('the target of the book',),
+                ('the target of d2l',),
             ),
             Patch(
                 'spans are hidden without a sentinel',
                 (('torch.where(first, stand_in, X)', 'X'),),
-                ('the input of the book',),
+                ('the input of d2l',),
             ),
             Patch(
                 'spans may lie on each other',
@@ -859,7 +861,11 @@ T5 = Sabotage(
                         'return kept[:, :-1]',
                     ),
                 ),
-                ('five are hidden', '15 % in spans of three'),
+                (
+                    'five are hidden',
+                    'but for the ends, all places are hidden alike, to four '
+                    'points',
+                ),
             ),
             Patch(
                 'both run without a cache',
@@ -876,7 +882,7 @@ T5 = Sabotage(
                 ),
                 (
                     'most summaries are right to the last word',
-                    '20 points more than of any rival',
+                    '20 points more than of any rival after as many steps',
                 ),
             ),
             Patch(
@@ -944,8 +950,8 @@ T5 = Sabotage(
                 'small outputs',
                 (
                     (
-                        'H = torch.randn(100, num_hiddens)  # normed',
-                        'H = torch.randn(100, num_hiddens) / 22',
+                        'normed = torch.randn(100, num_hiddens)',
+                        'normed = torch.randn(100, num_hiddens) / 22',
                     ),
                 ),
                 ('as it is, it is five times as high',),
@@ -980,7 +986,10 @@ T5 = Sabotage(
                         'None]',
                     ),
                 ),
-                ('one step down and to the right nothing changes',),
+                (
+                    'one step down and to the right nothing changes',
+                    'each bucket has a number of its own',
+                ),
             ),
             Patch(
                 'layer norm',
@@ -1000,8 +1009,8 @@ T5 = Sabotage(
                 'large outputs',
                 (
                     (
-                        'H = torch.randn(100, num_hiddens)  # normed',
-                        'H = torch.randn(100, num_hiddens) * 10',
+                        'normed = torch.randn(100, num_hiddens)',
+                        'normed = torch.randn(100, num_hiddens) * 10',
                     ),
                 ),
                 ('divided, the first loss is that of guessing, to a nat',),
@@ -1054,14 +1063,17 @@ T5 = Sabotage(
                     ('0.984,0.904', '0.984,0.5', TEXT_TO_TEXT),
                     ('0.976,0.896', '0.976,0.5', TEXT_TO_TEXT),
                     ('0.674,0.198', '0.674,0.1', TEXT_TO_TEXT),
+                    ('0.824,0.498', '0.824,0.0', TEXT_TO_TEXT),
                 ),
                 (
                     'recorded: 512 reports, 400 steps: pretrained is 15 '
                     'points ahead',
-                    'recorded: with more steps the lead is gone, to five '
+                    'recorded: with more steps the lead is gone, to four '
                     'points',
                     'recorded: with 128 reports it stays with every seed, '
                     '15 points on average',
+                    'recorded: with 128 reports copying is ahead at every '
+                    'step, on average',
                 ),
             ),
         ),

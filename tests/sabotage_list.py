@@ -926,14 +926,16 @@ T5_TASKS = Sabotage(
                     )
                 ),
                 (
-                    'recorded: pretrained beats alone in summaries, by 8 '
+                    'recorded: pretrained beats alone in summaries, by 5 '
                     'points',
                     'recorded: alone beats pretrained in translations, by 60 '
                     'points',
                     'recorded: all at once is behind both in summaries, by '
                     '20 points',
+                    'recorded: fine-tuning after it does not catch up, by 20 '
+                    'points',
                     'recorded: summaries need equal shares, by 35 points',
-                    'recorded: translations need those in proportion, by 30 '
+                    'recorded: translations need those in proportion, by 50 '
                     'points',
                 ),
             ),

@@ -36,6 +36,7 @@ PLATEAU = 'chapter_large_pretraining/studies/plateau.csv'
 TASKS = 'chapter_large_pretraining/studies/tasks.csv'
 TEXT_TO_TEXT = 'chapter_large_pretraining/studies/text_to_text.csv'
 DERIVATIVES = 'chapter_large_pretraining/studies/derivatives.csv'
+MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
 
 INDEX = Sabotage(
     runs=(
@@ -1081,6 +1082,186 @@ T5 = Sabotage(
     definitional={},
 )
 
+T5_TASKS = Sabotage(
+    runs=(
+        (
+            Patch(
+                'four tasks are trained for one step',
+                (('seq2seq_loss, 900, lr', 'seq2seq_loss, 1, lr'),),
+                (
+                    *(
+                        f'{task}: less than half of the errors of the rule'
+                        for task in (
+                            'translation',
+                            'summary',
+                            'sentiment',
+                            'question',
+                        )
+                    ),
+                    'nine translations in ten have the right length',
+                    *(
+                        f'{asked}: the prefix gets what it asks for'
+                        for asked in (
+                            'report, question',
+                            'report, sentiment',
+                            'sentence, translation',
+                            'sentence, sentiment',
+                        )
+                    ),
+                    'a head looks at the noun, then back at the adjective',
+                    'a head looks at the noun while the article is written',
+                    'without the look alone nine articles in ten stay right',
+                    'the adjective is not needed for it',
+                ),
+            ),
+            Patch(
+                'the dictionary knows whole sentences',
+                (
+                    (
+                        'by_words = [by_word(text) for text in english]',
+                        'by_words = in_french',
+                    ),
+                ),
+                ('a dictionary translates fewer than one sentence in ten',),
+            ),
+            Patch(
+                'beam search keeps the least likely beginnings',
+                (
+                    (
+                        'scores.view(len(X), -1).topk(num_beams)',
+                        'scores.view(len(X), -1).topk('
+                        'num_beams, largest=False)',
+                        UTILS,
+                    ),
+                ),
+                (
+                    'four beams find what is likelier than what one finds',
+                    'where they err, the truth is seldom likelier',
+                ),
+            ),
+            Patch(
+                'sizes are not limited',
+                (('float(min(size, limit))', 'float(size)'),),
+                ('a limit below all sizes makes the shares equal',),
+            ),
+            Patch(
+                'all tasks are drawn equally often',
+                (
+                    (
+                        'torch.multinomial(rates, 1, generator=generator)',
+                        'torch.multinomial(rates**0, 1, generator=generator)',
+                    ),
+                ),
+                ('2,000 draws come within 4 points of the shares',),
+            ),
+            Patch(
+                'the sources of the GPT are shuffled',
+                (
+                    (
+                        "gpts = {'GPT': train_gpt(*two_tasks),",
+                        "gpts = {'GPT': train_gpt(*map(shuffled, two_tasks)),",
+                    ),
+                ),
+                (
+                    'one GPT learns to translate from mixed minibatches',
+                    'and to judge',
+                ),
+            ),
+            Patch(
+                'recorded scores of mixtures are others',
+                tuple(
+                    (old, new, MIXTURES)
+                    for old, new in (
+                        (
+                            '"pretrained, fine-tuned",none,0,0,0.04,0.63,',
+                            '"pretrained, fine-tuned",none,0,0,1.0,0.0,',
+                        ),
+                        (
+                            'all at once,limited,0,0,0.0,0.012,',
+                            'all at once,limited,0,0,0.0,0.9,',
+                        ),
+                        ('equal,0,0,0.252,0.794,', 'equal,0,0,0.252,0.0,'),
+                        ('proportional,0,0,0.948,', 'proportional,0,0,0.0,'),
+                    )
+                ),
+                (
+                    'recorded: pretrained beats alone in summaries, by 5 '
+                    'points',
+                    'recorded: alone beats pretrained in translations, by 60 '
+                    'points',
+                    'recorded: all at once is behind both in summaries, by '
+                    '20 points',
+                    'recorded: fine-tuning after it does not catch up, by 20 '
+                    'points',
+                    'recorded: summaries need equal shares, by 35 points',
+                    'recorded: all tasks in equal shares beat fine-tuning for '
+                    'one: in summaries by 10 points',
+                    'recorded: translations need those in proportion, by 50 '
+                    'points',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'reports are judged where they should be summarized',
+                (
+                    (
+                        "summarized = reply(multitask, 'summary', reports)",
+                        "summarized = reply(multitask, 'sentiment', reports)",
+                    ),
+                ),
+                ('nothing else is judged',),
+            ),
+            Patch(
+                'the two kinds of opinions change places',
+                (
+                    (
+                        "'opinions only': opinions[:1600]",
+                        "'opinions only': opinions[:2400]",
+                    ),
+                    (
+                        "'and reports': opinions[:2400]",
+                        "'and reports': opinions[:1600]",
+                    ),
+                ),
+                (
+                    'where no report was judged, the prefix is not heeded',
+                    'where some were, it is',
+                ),
+            ),
+            Patch(
+                'the French words are in English order',
+                (
+                    (
+                        'le, nom, adjectif = 3, 4, 5',
+                        'le, nom, adjectif = 3, 5, 4',
+                    ),
+                ),
+                (
+                    'a head looks at the noun, then back at the adjective',
+                    'it does not go word by word',
+                ),
+            ),
+            Patch(
+                'the encoder reads the noun all the same',
+                (('may_read[:, word] = read', 'may_read[:, word] = True'),),
+                ('without both every third article or more is wrong',),
+            ),
+            Patch(
+                'the article is hidden instead of the adjective',
+                (
+                    (
+                        'for word in (noun, adjective)]',
+                        'for word in (noun, article)]',
+                    ),
+                ),
+                ('the adjective is not needed for it',),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
 GPT = Sabotage(
     runs=(
         (
@@ -1288,6 +1469,7 @@ SABOTAGE = {
     'bert_derivatives': BERT_DERIVATIVES,
     'bert_published': BERT_PUBLISHED,
     't5': T5,
+    't5_tasks': T5_TASKS,
     'gpt': GPT,
     'scaling': SCALING,
 }

@@ -64,12 +64,19 @@ def definitions(source):
 
 
 def kept():
-    """All definitions of utils."""
+    """All definitions of utils, and of the modules that notebooks teach.
+
+    Both `finetuning` and `text_to_text` have a `fine_tune`; the former's is
+    the one that is taught.
+    """
     chapter = ROOT / 'chapter_large_pretraining'
     names = 'successors', 'finetuning', 'laws', 'derivatives'
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
-    return definitions('\n'.join(path.read_text() for path in paths))
+    text_to_text = definitions((chapter / 'text_to_text.py').read_text())
+    return text_to_text | definitions(
+        '\n'.join(path.read_text() for path in paths)
+    )
 
 
 def saved_cells():

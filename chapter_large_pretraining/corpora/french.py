@@ -2,7 +2,8 @@
 
 French nouns have a gender, which articles and adjectives follow; most
 adjectives stand behind the noun; a negation has two words around the verb.
-So no substitution of words one by one gives the right sentence.
+So a substitution of words one by one gives the right sentence one time in
+twenty.
 """
 
 import functools
@@ -253,7 +254,7 @@ def sentences(rng, n, verbs=None):
 def translations(rng, n):
     """`n` random sentences in English, and the same in French: two lists.
 
-    Words and punctuation are separated by blanks; about half of the pairs
+    Words and punctuation are separated by blanks; two thirds of the pairs
     have at least one adjective that stands on the other side of its noun.
     """
     return sentences(rng, n)[:2]

@@ -1,9 +1,11 @@
 """The mixtures study: tasks one after another, together, and in what shares.
 
-Trains T5s of the small world on four tasks of very unequal size with one
-number of steps for each strategy (Raffel et al., 2020, section 3.5): first
-unlabelled texts and then each task, all at once, or all at once and then
-each task; and, after the unlabelled texts, all tasks at once in four shares.
+Trains T5s of the small world on four tasks of very unequal size (Raffel et
+al., 2020, section 3.5): first unlabelled texts and then each task, all at
+once, or all at once and then each task; and, after the unlabelled texts, all
+tasks at once in four shares. A model for one task takes as many steps with
+each strategy, a model for all as many as pretraining once and fine-tuning
+four times.
 """
 
 import copy
@@ -25,28 +27,30 @@ BATCH_SIZE = 32
 FIRST_STEPS, TASK_STEPS = 800, 300  # before fine-tuning, and for each task
 LIMIT = 1000
 STRATEGIES = {  # what comes first, and whether each task is fine-tuned
-    'each task alone': (None, True),
+    'each task alone': ('nothing', True),
     'pretrained, fine-tuned': ('unlabelled', True),
+    'pretrained, then all tasks': ('unlabelled', False),
     'all at once': ('everything', False),
     'all at once, fine-tuned': ('everything', True),
     'all but one, fine-tuned': ('others', True),
     'supervised, fine-tuned': ('tasks', True),
-    'pretrained, then all tasks': ('unlabelled', False),
 }
+UNMIXED = 'each task alone', 'pretrained, fine-tuned'
 SHARES = {  # of the tasks: arguments of `mixing_rates`
     'limited': {'limit': LIMIT},
     'proportional': {},
     'temperature 2': {'temperature': 2},
     'equal': {'limit': 1},
 }
-LAST = 'pretrained, then all tasks'
+SHARED = 'pretrained, then all tasks'  # the strategy with all shares
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One strategy; ValueError for a strategy or shares that are none.
 
-    `quick` is 1 for a tenth of the steps, a run to be repeated by a test.
+    `shares` is 'none' where tasks are not mixed. `quick` is 1 for a quarter
+    of the steps, a run to be repeated by a test.
     """
 
     strategy: str
@@ -57,7 +61,7 @@ class Run:
     def __post_init__(self):
         for name, values in {
             'strategy': tuple(STRATEGIES),
-            'shares': tuple(SHARES),
+            'shares': ('none', *SHARES),
             'quick': (0, 1),
         }.items():
             value = getattr(self, name)
@@ -65,21 +69,30 @@ class Run:
                 raise ValueError(f'{name} is {value!r}, not one of {values}')
         if self.seed < 0:
             raise ValueError(f'seed is {self.seed}, below 0')
+        if (self.shares == 'none') != (self.strategy in UNMIXED):
+            raise ValueError(
+                f'shares is {self.shares!r} for {self.strategy!r}: only '
+                "where tasks are mixed they are not 'none'"
+            )
 
     def steps(self, number):
-        return number // 10 if self.quick else number
+        return number // 4 if self.quick else number
 
     @property
     def cost(self):
-        """Steps of training."""
+        """Steps of training, and of the pretraining that runs share."""
         first, _ = STRATEGIES[self.strategy]
-        rounds = {None: 0, 'others': len(SIZES)}.get(first, 1)
+        rounds = len(SIZES) if first in ('nothing', 'others') else 1
         return self.steps(rounds * FIRST_STEPS + len(SIZES) * TASK_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Exact match of each task on test texts; ValueError outside [0, 1]."""
+    """Exact match of each task on test texts; ValueError outside [0, 1].
+
+    `seconds` are those of the processor, with the pretraining on unlabelled
+    texts if this run was the first of its seed.
+    """
 
     translation: float
     summary: float
@@ -122,18 +135,11 @@ def train(model, batches, num_steps):
     )
 
 
-def batches_of(first, shares, seed, without=None, unlabelled=None):
-    """Endless batches of what comes first.
-
-    `unlabelled` is the share of steps on unlabelled texts among tasks.
-    """
-    texts = text_to_text.batches('spans', seed)
-    if first == 'unlabelled':
-        return texts
-    tasks = [task for task in SIZES if task != without]
+def mixture(tasks, shares, seed, unlabelled=0.0):
+    """Endless batches of tasks, and of unlabelled texts in a share of them."""
     streams, rates = task_batches(tasks, seed), rates_of(tasks, shares)
-    if first != 'tasks':
-        streams.append(texts)
+    if unlabelled:
+        streams.append(text_to_text.batches('spans', seed))
         rates = torch.cat(
             ((1 - unlabelled) * rates, torch.tensor([unlabelled]))
         )
@@ -141,12 +147,18 @@ def batches_of(first, shares, seed, without=None, unlabelled=None):
 
 
 @functools.lru_cache(maxsize=1)
-def prepared(first, shares, seed, num_steps, without=None):
-    """A model after what comes first, half of it unlabelled if it is mixed."""
+def pretrained(seed, num_steps):
+    """A model after unlabelled texts."""
     model = new_t5(seed)
-    if first:
-        batches = batches_of(first, shares, seed, without, 0.5)
-        train(model, batches, num_steps)
+    train(model, text_to_text.batches('spans', seed), num_steps)
+    return model
+
+
+def mixed_first(run, tasks, unlabelled):
+    """A model after tasks at once, half of it unlabelled texts or none."""
+    model = new_t5(run.seed)
+    batches = mixture(tasks, run.shares, run.seed, unlabelled)
+    train(model, batches, run.steps(FIRST_STEPS))
     return model
 
 
@@ -157,30 +169,38 @@ def score(task, model):
 # ---- One run ----
 
 
-def fine_tuned(run, first, task):
-    """The score of a task, learned alone after what comes first."""
-    without = task if first == 'others' else None
-    steps = run.steps(FIRST_STEPS)
-    start = prepared(first, run.shares, run.seed, steps, without)
-    model = copy.deepcopy(start)
-    (batches,) = task_batches([task], run.seed)
-    train(model, batches, run.steps(TASK_STEPS))
-    return score(task, model)
+def starts(run, first):
+    """For each task a model to be fine-tuned, and for how many steps."""
+    more = run.steps(TASK_STEPS)
+    if first == 'nothing':
+        total = run.steps(FIRST_STEPS + TASK_STEPS)
+        return {task: (new_t5(run.seed), total) for task in SIZES}
+    if first == 'others':
+        others = {task: [x for x in SIZES if x != task] for task in SIZES}
+        return {
+            task: (mixed_first(run, others[task], 0.5), more) for task in SIZES
+        }
+    if first == 'unlabelled':
+        model = pretrained(run.seed, run.steps(FIRST_STEPS))
+    else:
+        share = 0.5 if first == 'everything' else 0.0
+        model = mixed_first(run, [*SIZES], share)
+    return {task: (copy.deepcopy(model), more) for task in SIZES}
 
 
 def together(run, first):
     """The model of which all tasks are asked."""
     first_steps = run.steps(FIRST_STEPS)
     more_steps = run.steps(len(SIZES) * TASK_STEPS)
-    if first == 'everything':
-        total = first_steps + more_steps
-        model = new_t5(run.seed)
-        share = first_steps / total
-        batches = batches_of(first, run.shares, run.seed, unlabelled=share)
-        train(model, batches, total)
+    if first == 'unlabelled':
+        model = copy.deepcopy(pretrained(run.seed, first_steps))
+        batches = mixture([*SIZES], run.shares, run.seed)
+        train(model, batches, more_steps)
         return model
-    model = copy.deepcopy(prepared(first, run.shares, run.seed, first_steps))
-    train(model, batches_of('tasks', run.shares, run.seed), more_steps)
+    total = first_steps + more_steps
+    model = new_t5(run.seed)
+    share = first_steps / total
+    train(model, mixture([*SIZES], run.shares, run.seed, share), total)
     return model
 
 
@@ -188,8 +208,11 @@ def execute(run, options, checkpoint):
     """Train by one strategy and score all tasks, on the CPU."""
     began = time.process_time()
     first, each = STRATEGIES[run.strategy]
+    scores = {}
     if each:
-        scores = {task: fine_tuned(run, first, task) for task in SIZES}
+        for task, (model, num_steps) in starts(run, first).items():
+            train(model, *task_batches([task], run.seed), num_steps)
+            scores[task] = score(task, model)
     else:
         model = together(run, first)
         scores = {task: score(task, model) for task in SIZES}
@@ -204,13 +227,14 @@ def add_options(add):
 
 
 def plan(rows, options):
-    """A quick run first; then seed by seed."""
+    """A quick run first; then seed by seed, what is pretrained together."""
     found = [Run('all at once', 'limited', 0, 1)]
     for seed in range(options.seeds):
-        found += [Run(name, 'limited', seed) for name in STRATEGIES]
-        found += [
-            Run(LAST, shares, seed) for shares in SHARES if shares != 'limited'
-        ]
+        for name in STRATEGIES:
+            shares = ['none'] if name in UNMIXED else ['limited']
+            if name == SHARED:
+                shares = SHARES
+            found += [Run(name, share, seed) for share in shares]
     return found
 
 

@@ -19,8 +19,8 @@ CHAPTER = SITE.parent / 'chapter_large_pretraining'
 REPO = re.search(
     r"repo, run = '(.+?)'", (CHAPTER / 'index.ipynb').read_text('utf-8')
 ).group(1)
-PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 'gpt', 'scaling']
-PAGES += ['bibliography']
+PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_derivatives']
+PAGES += ['gpt', 'scaling', 'bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'

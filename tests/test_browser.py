@@ -21,8 +21,8 @@ from test_lab import running_lab
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5', 'gpt']
-PAGES += ['scaling', 'bibliography', 'search']
+PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
+PAGES += ['t5_derivatives', 'gpt', 'scaling', 'bibliography', 'search']
 EXPLORERS = {'bert': 2, 't5': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},

@@ -17,6 +17,7 @@ PAGES = [
     'bert_derivatives',
     'bert_published',
     't5',
+    't5_derivatives',
     'gpt',
     'scaling',
     'bibliography',

@@ -17,7 +17,7 @@ import utils
 
 from . import runner
 
-STEPS = 150, 600, 2400
+STEPS = 150, 600, 1200
 BATCH_SIZE, MAX_LEN, NUM_TEST = 40, 16, 40000  # rows, tokens, tokens
 VOCAB_SIZE, NUM_HIDDENS = 1024, 32
 WIDTH = 16  # of a feed-forward network: narrow, so that parameters are scarce

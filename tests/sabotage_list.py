@@ -950,7 +950,7 @@ T5_DERIVATIVES = Sabotage(
                 (
                     (
                         'to write the whole text prepares better than'
-                        ' spans, by 5 points'
+                        ' spans, by 12 points'
                     ),
                 ),
             ),
@@ -998,6 +998,7 @@ T5_DERIVATIVES = Sabotage(
                         ' is right above 0.6'
                     ),
                     ('the others stay within 10 points of chance, 0.10'),
+                    'shuffled words draw what they met, above 0.6',
                 ),
             ),
         ),
@@ -1073,8 +1074,12 @@ T5_DERIVATIVES = Sabotage(
                     ),
                     ('recorded: on average this start is the best of all'),
                     (
-                        'recorded: and a decoder of four blocks with '
-                        'language modeling the last'
+                        'recorded: language modeling is the worst for'
+                        ' decoders, on average'
+                    ),
+                    (
+                        'recorded: four blocks are behind two of the '
+                        'same mask, on average'
                     ),
                     (
                         'recorded: copying is better than no pretrain'
@@ -1086,7 +1091,12 @@ T5_DERIVATIVES = Sabotage(
             ),
             Patch(
                 'changed rows of experts.csv',
-                (('4.88722746903632', '1.0', EXPERTS),),
+                (
+                    ('3.9867073059463656', '9.0', EXPERTS),
+                    ('3.900082553658976', '8.0', EXPERTS),
+                    ('4.88722746903632', '1.0', EXPERTS),
+                    ('0.13985158503055573', '0.0', EXPERTS),
+                ),
                 (
                     (
                         'recorded: at the end experts beat equal comp'
@@ -1096,7 +1106,14 @@ T5_DERIVATIVES = Sabotage(
                         'recorded: and stay above the dense model of '
                         'equal parameters'
                     ),
-                    ('recorded: after 150 steps they do not beat it'),
+                    (
+                        'recorded: the lead is larger than after 150 '
+                        'steps, on average'
+                    ),
+                    (
+                        'recorded: without it the loss is higher at t'
+                        'he end, with each seed'
+                    ),
                     (
                         'recorded: without the auxiliary loss a large'
                         'r share is turned away, at every length with'

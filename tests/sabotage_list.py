@@ -917,14 +917,12 @@ T5_DERIVATIVES = Sabotage(
                 ),
             ),
             Patch(
-                'the gate has a network of its own width',
+                'ReLU is narrow',
+                (("('ReLU', 48, 'relu')", "('ReLU', 4, 'relu')"),),
                 (
-                    (
-                        "('gated GELU', 32, 'gated_gelu')",
-                        "('gated GELU', 48, 'gated_gelu')",
-                    ),
+                    'equal parameters, to 1 %',
+                    'the gate gains nothing here',
                 ),
-                ('equal parameters, to 1 %',),
             ),
             Patch(
                 'another id for the mask',
@@ -1061,6 +1059,7 @@ T5_DERIVATIVES = Sabotage(
                     ),
                     ('0.5996734551722552,0.944,0.968', '0.1,0.1,0.1', TEXTS),
                     ('0.42248671522579145,0.616,0.774', '1.0,1.0,1.0', TEXTS),
+                    ('0.454923197352395,0.854,0.924', '0.1,0.1,0.1', TEXTS),
                     ('0.8656513319824851,0.72,0.63,', '0.1,0.72,5.0,', TEXTS),
                 ),
                 (
@@ -1086,7 +1085,12 @@ T5_DERIVATIVES = Sabotage(
                         'ing by 10 points of ROUGE-L, with each seed'
                     ),
                     ('recorded: the better half of that is not noise'),
-                    ('recorded: opinions gain by noise, 10 points on average'),
+                    ('recorded: opinions gain by noise, 15 points on average'),
+                    (
+                        'recorded: with spans the decoder of two bloc'
+                        'ks is ahead of the encoder-decoder, with eac'
+                        'h seed'
+                    ),
                 ),
             ),
             Patch(

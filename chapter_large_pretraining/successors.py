@@ -166,7 +166,7 @@ def use_experts(gpt, num_experts):
 
 def switches(model):
     """The layers of a model that have experts, a list."""
-    return [m for m in model.modules() if isinstance(m, SwitchFeedForward)]
+    return [m for m in model.modules() if hasattr(m, 'experts')]
 
 
 def balanced_loss(model, X, alpha):

@@ -19,8 +19,8 @@ CHAPTER = SITE.parent / 'chapter_large_pretraining'
 REPO = re.search(
     r"repo, run = '(.+?)'", (CHAPTER / 'index.ipynb').read_text('utf-8')
 ).group(1)
-PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks', 'gpt']
-PAGES += ['scaling', 'bibliography']
+PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
+PAGES += ['t5_derivatives', 'gpt', 'scaling', 'bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'

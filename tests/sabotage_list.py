@@ -37,6 +37,8 @@ TASKS = 'chapter_large_pretraining/studies/tasks.csv'
 TEXT_TO_TEXT = 'chapter_large_pretraining/studies/text_to_text.csv'
 DERIVATIVES = 'chapter_large_pretraining/studies/derivatives.csv'
 MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
+EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
+SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
 INDEX = Sabotage(
     runs=(
@@ -1262,6 +1264,327 @@ T5_TASKS = Sabotage(
     definitional={},
 )
 
+T5_DERIVATIVES = Sabotage(
+    runs=(
+        (
+            Patch(
+                'masks of prefix and decoder are exchanged',
+                (
+                    (
+                        ('if self.sees_input:\n        mask = prefix_mask'),
+                        (
+                            'if not self.sees_input:\n        mask = prefi'
+                            'x_mask'
+                        ),
+                    ),
+                ),
+                (
+                    ('a prefix model reads its input in both directions'),
+                    'a decoder reads it from left to right',
+                ),
+            ),
+            Patch(
+                'padding stays where it was',
+                (('return X.gather(1, shifted % n)', 'return X'),),
+                (
+                    'prefix: padding changes nothing',
+                    'decoder: padding changes nothing',
+                ),
+            ),
+            Patch(
+                'what is read is counted as written',
+                (
+                    (
+                        (
+                            'return 6 * (read * num_read + written * num_'
+                            'written + head)'
+                        ),
+                        (
+                            'return 6 * (written * num_read + read * num_'
+                            'written + head)'
+                        ),
+                    ),
+                ),
+                (('both counts agree to 2 %, for each architecture'),),
+            ),
+            Patch(
+                'the last word is read, too',
+                (
+                    (
+                        'cut = 1 + (share * (valid_lens - 1)).long()',
+                        'cut = 1 + (share * valid_lens).long()',
+                    ),
+                ),
+                ('something is read and something is left',),
+            ),
+            Patch(
+                'one step for each architecture',
+                (
+                    (
+                        'world.summary(1000), 250, batch_size=32)',
+                        'world.summary(1000), 1, batch_size=32)',
+                    ),
+                ),
+                (
+                    (
+                        'each is better than the first sentence by 20'
+                        ' points of ROUGE-L'
+                    ),
+                ),
+            ),
+            Patch(
+                'the gate is as wide as the network was',
+                (
+                    (
+                        (
+                            "'t5-v1_1-base': (768, 12, 12, T5_1_1 | {'ffn"
+                            "_num_hiddens': 2048})"
+                        ),
+                        (
+                            "'t5-v1_1-base': (768, 12, 12, T5_1_1 | {'ffn"
+                            "_num_hiddens': 3072})"
+                        ),
+                        SHAPES,
+                    ),
+                ),
+                (
+                    (
+                        'a gate of two thirds of the width takes as m'
+                        'any parameters'
+                    ),
+                    ('the head of its own accounts for the rest, to 1 %'),
+                ),
+            ),
+            Patch(
+                'ReLU is narrow',
+                (("('ReLU', 48, 'relu')", "('ReLU', 4, 'relu')"),),
+                (
+                    'equal parameters, to 1 %',
+                    'the gate gains nothing here',
+                ),
+            ),
+            Patch(
+                'another id for the mask',
+                (
+                    (
+                        ('return X.masked_fill(chosen, mask_id), valid_lens'),
+                        (
+                            'return X.masked_fill(chosen, mask_id + 4), v'
+                            'alid_lens'
+                        ),
+                    ),
+                ),
+                ('no word is new',),
+            ),
+            Patch(
+                'nothing is pretrained for summaries',
+                (
+                    (
+                        'bart_steps[objective], lr=0.015,',
+                        'bart_steps[objective], lr=1e-7,',
+                    ),
+                ),
+                (
+                    (
+                        'to write the whole text prepares better than'
+                        ' spans, by 12 points'
+                    ),
+                ),
+            ),
+            Patch(
+                'balance without probabilities',
+                (
+                    (
+                        (
+                            'self.balance = num_experts * (self.share * p'
+                            'robs.mean(0)).sum()'
+                        ),
+                        (
+                            'self.balance = num_experts * (self.share * s'
+                            'elf.share).sum()'
+                        ),
+                    ),
+                ),
+                (
+                    ('the layer gives the balance that is right by hand'),
+                    (
+                        'without the auxiliary loss 6 points more of '
+                        'the tokens are turned away'
+                    ),
+                    'and one expert is wanted by 6 points more',
+                ),
+            ),
+            Patch(
+                (
+                    'words of another number for the pretrained e'
+                    'ncoder, its own for the other'
+                ),
+                (
+                    (
+                        "'pretrained': number_encoder(numbers)",
+                        "'pretrained': number_encoder(shuffled)",
+                    ),
+                    (
+                        "'words shuffled': number_encoder(shuffled)",
+                        "'words shuffled': number_encoder(numbers)",
+                    ),
+                ),
+                (
+                    (
+                        'words from text only: the pretrained encoder'
+                        ' is right above 0.6'
+                    ),
+                    ('the others stay within 10 points of chance, 0.10'),
+                    'shuffled words draw what they met, above 0.6',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'the beginning and the rest overlap',
+                (
+                    (
+                        'rest = F.pad(~read, (0, 1), value=True)',
+                        'rest = F.pad(~read, (1, 0), value=True)',
+                    ),
+                ),
+                (('a beginning and its labels are the text and its end'),),
+            ),
+            Patch(
+                'scores of each head are as wide as the model',
+                (
+                    (
+                        (
+                            'scores = sum(4 * m.numel() * model.config.he'
+                            'ad_width for m in maps)'
+                        ),
+                        (
+                            'scores = sum(16 * m.numel() * model.config.h'
+                            'ead_width for m in maps)'
+                        ),
+                    ),
+                ),
+                (
+                    ('both counts agree to 2 %, for each architecture'),
+                    'scores are less than a tenth',
+                ),
+            ),
+            Patch(
+                ('generators learn with descriptions of other pictures'),
+                (
+                    (
+                        'text[classes[i], word])',
+                        'text[classes[i.flip(0)], word])',
+                    ),
+                ),
+                (
+                    (
+                        'words seen with pictures: any encoder will d'
+                        'o, above 0.7'
+                    ),
+                    (
+                        'words from text only: the pretrained encoder'
+                        ' is right above 0.6'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of text_to_text.csv',
+                (
+                    (
+                        '0.3614851968909006,0.502,0.408',
+                        '0.3614851968909006,1.0,1.0',
+                        TEXT_TO_TEXT,
+                    ),
+                    (
+                        '0.5996734551722552,0.944,0.968',
+                        '0.1,0.1,0.1',
+                        TEXT_TO_TEXT,
+                    ),
+                    (
+                        '0.42248671522579145,0.616,0.774',
+                        '1.0,1.0,1.0',
+                        TEXT_TO_TEXT,
+                    ),
+                    (
+                        '0.454923197352395,0.854,0.924',
+                        '0.1,0.1,0.1',
+                        TEXT_TO_TEXT,
+                    ),
+                    (
+                        '0.8656513319824851,0.72,0.63,',
+                        '0.1,0.72,5.0,',
+                        TEXT_TO_TEXT,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: every start is better than none by'
+                        ' 10 points, with each seed'
+                    ),
+                    (
+                        'recorded: denoising suits the encoder-decode'
+                        'r best, by 5 points with each seed'
+                    ),
+                    ('recorded: on average this start is the best of all'),
+                    (
+                        'recorded: language modeling is the worst for'
+                        ' decoders, on average'
+                    ),
+                    (
+                        'recorded: four blocks are behind two of the '
+                        'same mask, on average'
+                    ),
+                    (
+                        'recorded: copying is better than no pretrain'
+                        'ing by 10 points of ROUGE-L, with each seed'
+                    ),
+                    ('recorded: the better half of that is not noise'),
+                    ('recorded: opinions gain by noise, 15 points on average'),
+                    (
+                        'recorded: with spans the decoder of two bloc'
+                        'ks is ahead of the encoder-decoder, with eac'
+                        'h seed'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of experts.csv',
+                (
+                    ('3.9867073059463656', '9.0', EXPERTS),
+                    ('3.900082553658976', '8.0', EXPERTS),
+                    ('4.88722746903632', '1.0', EXPERTS),
+                    ('0.13985158503055573', '0.0', EXPERTS),
+                ),
+                (
+                    (
+                        'recorded: at the end experts beat equal comp'
+                        'ute with each seed'
+                    ),
+                    (
+                        'recorded: and stay above the dense model of '
+                        'equal parameters'
+                    ),
+                    (
+                        'recorded: the lead is larger than after 150 '
+                        'steps, on average'
+                    ),
+                    (
+                        'recorded: without it the loss is higher at t'
+                        'he end, with each seed'
+                    ),
+                    (
+                        'recorded: without the auxiliary loss a large'
+                        'r share is turned away, at every length with'
+                        ' each seed'
+                    ),
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
 GPT = Sabotage(
     runs=(
         (
@@ -1470,6 +1793,7 @@ SABOTAGE = {
     'bert_published': BERT_PUBLISHED,
     't5': T5,
     't5_tasks': T5_TASKS,
+    't5_derivatives': T5_DERIVATIVES,
     'gpt': GPT,
     'scaling': SCALING,
 }

@@ -64,19 +64,15 @@ def definitions(source):
 
 
 def kept():
-    """All definitions of utils, and of the modules that notebooks teach.
-
-    Both `finetuning` and `text_to_text` have a `fine_tune`; the former's is
-    the one that is taught.
-    """
+    """All definitions of utils and of the modules of the chapter."""
     chapter = ROOT / 'chapter_large_pretraining'
-    names = 'successors', 'finetuning', 'laws', 'derivatives'
+    names = 'successors', 'finetuning', 'laws', 'derivatives', 'text_to_text'
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
-    text_to_text = definitions((chapter / 'text_to_text.py').read_text())
-    return text_to_text | definitions(
-        '\n'.join(path.read_text() for path in paths)
-    )
+    found = {}
+    for path in paths:  # of two definitions of a name the first is taught
+        found = definitions(path.read_text()) | found
+    return found
 
 
 def saved_cells():

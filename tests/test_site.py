@@ -18,6 +18,7 @@ PAGES = [
     'bert_published',
     't5',
     't5_tasks',
+    't5_derivatives',
     'gpt',
     'scaling',
     'bibliography',

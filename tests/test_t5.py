@@ -412,3 +412,87 @@ def test_span_errors_name_value_and_limit():
     hidden = torch.tensor([[True, False, True]])
     with pytest.raises(ValueError, match='2 spans and an end for 2'):
         utils.corrupt_spans(texts(1, 3), lens, hidden, SENTINELS[:2])
+
+
+# Beam search
+
+
+def plain(answers, stop=2):
+    """Rows of ids up to the stop, with it."""
+    rows = answers.tolist()
+    return [row[: row.index(stop) + 1] if stop in row else row for row in rows]
+
+
+def log_probability(model, X, row, valid_lens=None):
+    Y = torch.tensor([[0, *row]])
+    with torch.no_grad():
+        scores = model(X, Y[:, :-1], valid_lens).log_softmax(-1)[0]
+    return scores.gather(1, Y[0, 1:, None]).sum().item()
+
+
+def test_one_beam_is_greedy():
+    model, X = small(1, vocab_size=60), texts(8)
+    lens = torch.tensor([12, 3, 7, 1, 12, 5, 9, 2])
+    ids, total = utils.beam_search(model, X, lens, 9, num_beams=1)
+    greedy = utils.answer(model, X, lens, 9, temperature=0, stop=2)
+    assert plain(ids) == plain(greedy)
+    for i, row in enumerate(plain(ids)):
+        one = slice(i, i + 1)
+        expected = log_probability(model, X[one], row, lens[one])
+        assert total[i].item() == pytest.approx(expected, abs=1e-4)
+
+
+def all_answers(model, X, num_tokens, vocab_size, stop=2):
+    """Every answer that ends, or has all of its tokens, and its score."""
+    found, beginnings = {}, [()]
+    for n in range(1, num_tokens + 1):
+        beginnings = [
+            (*row, token) for row in beginnings for token in range(vocab_size)
+        ]
+        ended = [x for x in beginnings if x[-1] == stop or n == num_tokens]
+        beginnings = [x for x in beginnings if x[-1] != stop]
+        for row in ended:
+            found[row] = log_probability(model, X, row)
+    return found
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.6, 1.5])
+@pytest.mark.parametrize('seed', range(4))
+def test_many_beams_find_the_best_of_all(seed, alpha):
+    model = small(seed, vocab_size=4, num_blks=1)
+    X = torch.tensor([[3, 1, 1]])
+    ids, total = utils.beam_search(model, X, None, 3, 40, alpha=alpha)
+    found = all_answers(model, X, 3, 4)
+
+    def score(row):
+        length = len(row) if row[-1] == 2 else len(row) + 1
+        return found[row] / length**alpha
+
+    best = max(found, key=score)
+    assert plain(ids) == [list(best)]
+    assert total.item() == pytest.approx(found[best], abs=1e-4)
+
+
+def test_answers_that_have_ended_stay():
+    model, X = small(3, vocab_size=6), texts(6) % 6
+    ids, _ = utils.beam_search(model, X, None, 12, 3)
+    stops = [row.index(2) for row in ids.tolist() if 2 in row]
+    assert stops  # some do end
+    for row in ids.tolist():
+        if 2 in row:
+            assert set(row[row.index(2) :]) == {2}
+
+
+def test_beams_need_no_company_and_no_padding():
+    model, X = small(5, vocab_size=60), texts(3)
+    lens = torch.tensor([12, 4, 7])
+    ids, total = utils.beam_search(model, X, lens, 6, 3)
+    for i, n in enumerate(lens):
+        alone, own = utils.beam_search(model, X[i : i + 1, :n], None, 6, 3)
+        assert plain(alone) == plain(ids[i : i + 1])
+        torch.testing.assert_close(own, total[i : i + 1])
+
+
+def test_fewer_than_one_beam_is_refused():
+    with pytest.raises(ValueError, match='num_beams is 0, below 1'):
+        utils.beam_search(small(), texts(), num_beams=0)

@@ -65,10 +65,10 @@ LLAMA_3_8B = LLAMA_STYLE | {
 
 # num_hiddens, num_heads, num_blks and the rest. Devlin et al. (2019), section
 # 3; Lan et al. (2020), table 1; Radford et al. (2019), table 2; Raffel et al.
-# (2020), section 3.7; T5 1.1 as released; SmolLM2 as released (Ben Allal et
-# al., 2025); Zhang et al. (2024); Touvron et al. (2023b), as
-# released; Grattafiori et al. (2024), table 3, with the first vocabulary,
-# context and rotary base released, in April 2024
+# (2020), section 3.7; T5 1.1 as released, trained after that paper; SmolLM2 as
+# released (Ben Allal et al., 2025); Zhang et al. (2024); Touvron et al.
+# (2023b), as released; Grattafiori et al. (2024), table 3, with the first
+# vocabulary, context and rotary base released, in April 2024
 SHAPES = {
     'bert-base': (768, 12, 12, BERT_STYLE),
     'bert-large': (1024, 16, 24, BERT_STYLE),

@@ -1,8 +1,8 @@
 """The experts study: what eight experts gain, and what balances them.
 
 Trains small GPTs whose feed-forward networks are dense or have experts, on
-the unlabelled texts of the small world. Dense models are of equal active
-parameters, of equal compute with the router's, and of equal parameters.
+the documentation. Dense models are of equal active parameters, of equal
+compute with the router's, and of equal parameters.
 """
 
 import dataclasses
@@ -17,13 +17,14 @@ import utils
 
 from . import runner
 
-NUM_STEPS, FEW_STEPS = 1500, 150
-BATCH_SIZE, ROW = 40, 17  # texts are one stream, cut into rows
-WIDTH = 16  # of a feed-forward network
+STEPS = 150, 600, 1200
+BATCH_SIZE, MAX_LEN, NUM_TEST = 40, 16, 40000  # rows, tokens, tokens
+VOCAB_SIZE, NUM_HIDDENS = 1024, 32
+WIDTH = 16  # of a feed-forward network: narrow, so that parameters are scarce
 KINDS = {  # width, number of experts, weight of the auxiliary loss
     'dense': (WIDTH, 0, 0.0),
     'dense, equal compute': (WIDTH + 4, 0, 0.0),
-    'dense, equal parameters': (8 * WIDTH + 4, 0, 0.0),
+    'dense, equal parameters': (8 * WIDTH + 7, 0, 0.0),
     '8 experts': (WIDTH, 8, 0.01),
     'no auxiliary loss': (WIDTH, 8, 0.0),
 }
@@ -31,11 +32,11 @@ KINDS = {  # width, number of experts, weight of the auxiliary loss
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training; ValueError for a kind that is none of KINDS."""
+    """One training; ValueError for what is none."""
 
     kind: str
+    num_steps: int
     seed: int
-    num_steps: int = NUM_STEPS
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -56,10 +57,10 @@ class Measured:
     """What came out; ValueError for a number below 0.
 
     `active` are the parameters of feed-forward networks and routers that a
-    token passes, of `parameters` in all of them; `loss` is in nats on texts
-    not trained on; `dropped` is the share of tokens turned away there, the
-    mean of the blocks, and `most` the largest share that one expert was
-    wanted by. Both are 0 for dense networks.
+    token passes, of `parameters` in all of them. `loss` is in nats on
+    documents not trained on; `dropped` is the share of tokens that are turned
+    away there, the mean of the blocks, and `most` the largest share that one
+    expert is wanted by. Both are 0 for dense networks.
     """
 
     parameters: int
@@ -76,23 +77,30 @@ class Measured:
 
 
 @functools.cache
-def rows(split):
-    """Texts of a split as one stream of tokens, cut into rows of ROW."""
-    number = 32000 if split == 'train' else 2000
-    X, _ = corpora.TextTasks().unlabelled(number, split)
-    stream = X[X > 0]
-    return stream[: len(stream) // ROW * ROW].view(-1, ROW)
+def documents():
+    """Token ids of the documents to train on, and of others to test on."""
+    corpus = corpora.documentation()
+    tokenizer = corpora.documentation_tokenizer(corpus, VOCAB_SIZE)
+    train, test = (
+        corpora.encode(tokenizer, texts)
+        for texts in (corpus.train, corpus.valid)
+    )
+    return train, test[:NUM_TEST]
 
 
-def build(kind, seed):
-    """A small GPT of two blocks, narrow where experts are to help."""
-    width, num_experts, _ = KINDS[kind]
+def batches(seed):
+    return corpora.windows(documents()[0], BATCH_SIZE, MAX_LEN, seed)
+
+
+def new_gpt(seed, width=WIDTH, num_experts=0, activation='gelu'):
+    """A small GPT of two blocks, dense or with experts."""
     config = utils.Config(
-        len(corpora.TextTasks().words),
-        num_hiddens=32,
+        VOCAB_SIZE,
+        num_hiddens=NUM_HIDDENS,
         num_blks=2,
-        max_len=ROW - 1,
+        max_len=MAX_LEN,
         ffn_num_hiddens=width,
+        activation=activation,
         init_std=0.05,
     )
     torch.manual_seed(seed)
@@ -102,48 +110,65 @@ def build(kind, seed):
     return gpt
 
 
+def count(gpt):
+    """Parameters of feed-forward networks, and those that a token passes."""
+    layers = [blk.ffn.layer for blk in gpt.blks]
+    total = sum(p.numel() for m in layers for p in m.parameters())
+    idle = [m for layer in successors.switches(gpt) for m in layer.experts[1:]]
+    return total, total - sum(p.numel() for m in idle for p in m.parameters())
+
+
+def score(gpt):
+    """The loss on the test documents; `dropped` and `most` of `Measured`.
+
+    Batches are as large as in training, as what is turned away depends on
+    it.
+    """
+    dropped, shares = [], []
+
+    def loss_fn(model, X):
+        found = utils.lm_loss(model, X)
+        layers = successors.switches(model)
+        dropped.append([layer.dropped for layer in layers])
+        shares.append([layer.share.tolist() for layer in layers])
+        return found
+
+    rows = corpora.blocks(documents()[1], MAX_LEN)
+    loss = utils.evaluate(gpt, rows.split(BATCH_SIZE), loss_fn)
+    if not dropped[0]:
+        return loss, 0.0, 0.0
+    most = torch.tensor(shares).mean(0).max().item()
+    return loss, torch.tensor(dropped).mean().item(), most
+
+
 def execute(run, options, checkpoint):
     """Train one model and score it, on the CPU."""
     began = time.process_time()
-    gpt, alpha = build(run.kind, run.seed), KINDS[run.kind][2]
+    width, num_experts, alpha = KINDS[run.kind]
+    gpt = new_gpt(run.seed, width, num_experts)
     runner.train(
         gpt,
-        corpora.random_rows(
-            rows('train'), batch_size=BATCH_SIZE, seed=run.seed
-        ),
+        batches(run.seed),
         functools.partial(successors.balanced_loss, alpha=alpha),
         run.num_steps,
         0.02,
         warmup=20,
     )
-    loss = utils.evaluate(gpt, [rows('test')], utils.lm_loss)
-    layers = successors.switches(gpt)
-    dropped = sum(layer.dropped for layer in layers) / max(1, len(layers))
-    most = max((layer.share.max().item() for layer in layers), default=0.0)
-    total = sum(
-        p.numel() for blk in gpt.blks for p in blk.ffn.layer.parameters()
-    )
-    idle = sum(
-        p.numel() for layer in layers for p in layer.experts[1:].parameters()
-    )
-    seconds = time.process_time() - began
-    return Measured(total, total - idle, loss, dropped, most, seconds)
+    found = *count(gpt), *score(gpt)
+    return Measured(*found, time.process_time() - began)
 
 
 def add_options(add):
-    add('--steps', type=runner.whole, default=NUM_STEPS)
     add('--seeds', type=runner.whole, default=3)
 
 
 def plan(rows, options):
-    """A short run first, then every kind, seed by seed."""
+    """Seed by seed, short runs first."""
     return [
-        Run('8 experts', 0, FEW_STEPS),
-        *(
-            Run(kind, seed, options.steps)
-            for seed in range(options.seeds)
-            for kind in KINDS
-        ),
+        Run(kind, num_steps, seed)
+        for seed in range(options.seeds)
+        for num_steps in STEPS
+        for kind in KINDS
     ]
 
 

@@ -655,10 +655,10 @@ BERT_DERIVATIVES = Sabotage(
                 (
                     'tags: BERT is 10 points above the word, which knows '
                     'more sentences',
-                    'opinions: in no form is BERT 10 points from added '
-                    'polarities',
+                    'opinions: BERT is within 5 points of added '
+                    'polarities, and has negated ones wrong',
                     'BERT is half a nat better than both neighbors',
-                    'recorded: the run above, to 3 % of the loss',
+                    'recorded: the run above, to 5 % of the loss',
                     'one mask is worse than ten, by 2 nats',
                     'but learned by heart',
                     'soft and hard targets beat hard ones alone in every run',

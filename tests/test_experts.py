@@ -150,7 +150,10 @@ def test_the_auxiliary_loss_is_part_of_the_loss(few, monkeypatch):
         plain, same = utils.lm_loss(model, X)
         assert num_labels == same == 640
         balance = sum(m.balance for m in successors.switches(model))
-        losses[run.kind] = (loss - plain).item(), 0.01 * float(balance)
+        losses[run.kind] = (
+            (loss - plain).item(),
+            0.01 * float(torch.as_tensor(balance).detach()),
+        )
         assert settings == (150, 0.02) and more == {'warmup': 20}
 
     monkeypatch.setattr(runner, 'train', train)

@@ -1292,16 +1292,13 @@ T5_DERIVATIVES = Sabotage(
                 ),
             ),
             Patch(
-                'what is read is counted as written',
+                'the head is counted for what is read, too',
                 (
                     (
+                        'head = count(model.head) * num_written',
                         (
-                            'return 6 * (read * num_read + written * num_'
-                            'written + head)'
-                        ),
-                        (
-                            'return 6 * (written * num_read + read * num_'
-                            'written + head)'
+                            'head = count(model.head) * (num_read + num_w'
+                            'ritten)'
                         ),
                     ),
                 ),
@@ -1360,7 +1357,7 @@ T5_DERIVATIVES = Sabotage(
                 (("('ReLU', 48, 'relu')", "('ReLU', 4, 'relu')"),),
                 (
                     'equal parameters, to 1 %',
-                    'the gate gains nothing here',
+                    ('on average of the seeds the gate gains nothing'),
                 ),
             ),
             Patch(
@@ -1369,8 +1366,8 @@ T5_DERIVATIVES = Sabotage(
                     (
                         ('return X.masked_fill(chosen, mask_id), valid_lens'),
                         (
-                            'return X.masked_fill(chosen, mask_id + 4), v'
-                            'alid_lens'
+                            'return X.masked_fill(chosen, mask_id + 400),'
+                            ' valid_lens'
                         ),
                     ),
                 ),
@@ -1411,7 +1408,6 @@ T5_DERIVATIVES = Sabotage(
                         'without the auxiliary loss 6 points more of '
                         'the tokens are turned away'
                     ),
-                    'and one expert is wanted by 6 points more',
                 ),
             ),
             Patch(
@@ -1555,6 +1551,7 @@ T5_DERIVATIVES = Sabotage(
                     ('3.900082553658976', '8.0', EXPERTS),
                     ('4.88722746903632', '1.0', EXPERTS),
                     ('0.13985158503055573', '0.0', EXPERTS),
+                    ('0.2518731951713562', '0.0', EXPERTS),
                 ),
                 (
                     (
@@ -1572,6 +1569,10 @@ T5_DERIVATIVES = Sabotage(
                     (
                         'recorded: without it the loss is higher at t'
                         'he end, with each seed'
+                    ),
+                    (
+                        'recorded: and the expert that is wanted most'
+                        ' is wanted by more'
                     ),
                     (
                         'recorded: without the auxiliary loss a large'

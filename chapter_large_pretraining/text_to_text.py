@@ -178,7 +178,7 @@ def noised(noise, world, X, valid_lens, generator=None):
 def bart(world, X, valid_lens, generator=None):
     """Write the text whose sentences are permuted and spans are masked.
 
-    (Lewis et al., 2020, section 3.1)
+    (Lewis et al., 2020, section 5.1)
     """
     stop_id = world.encode(['.'])[0, 0]
     spoiled = successors.permute_sentences(X, valid_lens, stop_id, generator)

@@ -816,7 +816,13 @@ T5 = Sabotage(
         (
             Patch(
                 'a memory is not read',
-                (('_, K, V = self.project(memory)', 'pass', UTILS),),
+                (
+                    (
+                        '_, K, V = self.project(memory)',
+                        '_, K, V = self.project(0 * memory)',
+                        UTILS,
+                    ),
+                ),
                 (
                     'a memory gives keys and values',
                     'with a cache it is taken in once',
@@ -1092,7 +1098,7 @@ T5_TASKS = Sabotage(
                 (('seq2seq_loss, 900, lr', 'seq2seq_loss, 1, lr'),),
                 (
                     *(
-                        f'{task}: less than half of the errors of the rule'
+                        f'{task}: at most two thirds of the errors of the rule'
                         for task in (
                             'translation',
                             'summary',
@@ -1100,7 +1106,7 @@ T5_TASKS = Sabotage(
                             'question',
                         )
                     ),
-                    'nine translations in ten have the right length',
+                    '95 % of the translations have the right length',
                     *(
                         f'{asked}: the prefix gets what it asks for'
                         for asked in (
@@ -1112,7 +1118,6 @@ T5_TASKS = Sabotage(
                     ),
                     'a head looks at the noun, then back at the adjective',
                     'a head looks at the noun while the article is written',
-                    'without the look alone nine articles in ten stay right',
                     'the adjective is not needed for it',
                 ),
             ),
@@ -1165,8 +1170,9 @@ T5_TASKS = Sabotage(
                     ),
                 ),
                 (
-                    'one GPT learns to translate from mixed minibatches',
-                    'and to judge',
+                    'one GPT gets more words of translations right than with '
+                    'others',
+                    'and more of the judgements than the majority',
                 ),
             ),
             Patch(
@@ -1195,10 +1201,11 @@ T5_TASKS = Sabotage(
                     '20 points',
                     'recorded: fine-tuning after it does not catch up, by 20 '
                     'points',
-                    'recorded: summaries need equal shares, by 35 points',
+                    'recorded: summaries are best in equal shares, by 35 '
+                    'points',
                     'recorded: all tasks in equal shares beat fine-tuning for '
                     'one: in summaries by 10 points',
-                    'recorded: translations need those in proportion, by 50 '
+                    'recorded: translations are best in proportion, by 50 '
                     'points',
                 ),
             ),
@@ -1227,8 +1234,8 @@ T5_TASKS = Sabotage(
                     ),
                 ),
                 (
-                    'where no report was judged, the prefix is not heeded',
-                    'where some were, it is',
+                    'where some reports were judged, the prefix is heeded',
+                    'where none was, in 50 points fewer',
                 ),
             ),
             Patch(
@@ -1247,7 +1254,11 @@ T5_TASKS = Sabotage(
             Patch(
                 'the encoder reads the noun all the same',
                 (('may_read[:, word] = read', 'may_read[:, word] = True'),),
-                ('without both every third article or more is wrong',),
+                (
+                    'without both every third article or more is wrong',
+                    'with either way alone 20 points fewer are wrong than '
+                    'with neither',
+                ),
             ),
             Patch(
                 'the article is hidden instead of the adjective',
@@ -1302,7 +1313,7 @@ T5_DERIVATIVES = Sabotage(
                         ),
                     ),
                 ),
-                (('both counts agree to 2 %, for each architecture'),),
+                (('both counts agree to 0.5 %, for each architecture'),),
             ),
             Patch(
                 'the last word is read, too',
@@ -1461,7 +1472,7 @@ T5_DERIVATIVES = Sabotage(
                     ),
                 ),
                 (
-                    ('both counts agree to 2 %, for each architecture'),
+                    ('both counts agree to 0.5 %, for each architecture'),
                     'scores are less than a tenth',
                 ),
             ),

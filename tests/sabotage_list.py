@@ -1235,7 +1235,7 @@ T5_TASKS = Sabotage(
                 ),
                 (
                     'where some reports were judged, the prefix is heeded',
-                    'where none was, in 50 points fewer',
+                    'where none was, in 30 points fewer',
                 ),
             ),
             Patch(

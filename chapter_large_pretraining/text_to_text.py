@@ -169,10 +169,17 @@ def copying(world, X, valid_lens, generator=None):
     return X, valid_lens, whole(X, valid_lens)
 
 
-def noised(noise, world, X, valid_lens, generator=None):
+def noised(noise, world, X, valid_lens, generator=None, **options):
     """Write the text that `noise` has spoiled, one of BART's ways."""
-    spoiled = noise(X, valid_lens, generator=generator)
+    spoiled = noise(X, valid_lens, generator=generator, **options)
     return *spoiled, whole(X, valid_lens)
+
+
+def permuted(world, X, valid_lens, generator=None):
+    """Write the text whose sentences are permuted."""
+    stop_id = world.encode(['.'])[0, 0]
+    permute = successors.permute_sentences
+    return noised(permute, world, X, valid_lens, generator, stop_id=stop_id)
 
 
 def bart(world, X, valid_lens, generator=None):
@@ -180,17 +187,8 @@ def bart(world, X, valid_lens, generator=None):
 
     (Lewis et al., 2020, section 5.1)
     """
-    stop_id = world.encode(['.'])[0, 0]
-    spoiled = successors.permute_sentences(X, valid_lens, stop_id, generator)
-    spoiled = successors.infill(*spoiled, generator=generator)
-    return *spoiled, whole(X, valid_lens)
-
-
-def permuted(world, X, valid_lens, generator=None):
-    """Write the text whose sentences are permuted."""
-    stop_id = world.encode(['.'])[0, 0]
-    spoiled = successors.permute_sentences(X, valid_lens, stop_id, generator)
-    return *spoiled, whole(X, valid_lens)
+    *spoiled, labels = permuted(world, X, valid_lens, generator)
+    return *successors.infill(*spoiled, generator=generator), labels
 
 
 OBJECTIVES = {
@@ -199,11 +197,9 @@ OBJECTIVES = {
     'language modeling': continuing,
     'from nothing': from_nothing,
     'copying': copying,
-    'token masking': functools.partial(
-        noised, functools.partial(successors.mask_some, rate=0.3)
-    ),
+    'token masking': functools.partial(noised, successors.mask_some, rate=0.3),
     'token deletion': functools.partial(
-        noised, functools.partial(successors.delete_some, rate=0.3)
+        noised, successors.delete_some, rate=0.3
     ),
     'text infilling': functools.partial(noised, successors.infill),
     'sentence permutation': permuted,

@@ -194,12 +194,12 @@ class TextTasks(SmallWorld):
         drawn = self._unseen(
             'French', self._translated, fifth, split, seed, surplus
         )
-        rows, missing = [drawn[-1].clamp(min=0)], num_texts - fifth
+        sentences = drawn[-1].clamp(min=0)
         documents = self.documents(2 * surplus * num_texts, seed)
         texts = stack(documents.halves())[:, :24]
         keep = in_split(hash_rows(texts.numpy()), split)
         texts = texts[torch.from_numpy(keep) & ((texts > 0).sum(1) >= 6)]
-        X = stack([*rows, texts[:missing]])[:, :24]
+        X = stack([sentences, texts[: num_texts - fifth]])[:, :24]
         order = stream('unlabelled', seed).permutation(len(X))
         return X[order], (X[order] > 0).sum(1)
 

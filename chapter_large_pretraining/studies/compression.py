@@ -31,9 +31,7 @@ class Run:
     num_steps: int
 
     def __post_init__(self):
-        for name in ('characters', 'num_steps'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} is {getattr(self, name)}, below 1')
+        runner.check_least(self, characters=1, num_steps=1)
 
     @property
     def cost(self):

@@ -94,8 +94,7 @@ class Run:
                 f'change is {self.change!r}, not one of {", ".join(CHANGES)}'
             )
         least = 0 if self.change in UNTRAINED else 1
-        if self.num_steps < least:
-            raise ValueError(f'num_steps is {self.num_steps}, below {least}')
+        runner.check_least(self, num_steps=least)
 
     @property
     def cost(self):
@@ -132,9 +131,7 @@ class Measured:
     seconds: float
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f'{name} is {value}, below 0')
+        runner.check_least(self, **dict.fromkeys(vars(self), 0))
 
 
 # ---- Texts ----

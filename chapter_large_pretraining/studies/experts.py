@@ -39,12 +39,8 @@ class Run:
     seed: int
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f'kind is {self.kind!r}, not one of {[*KINDS]}')
-        for name, least in {'num_steps': 1, 'seed': 0}.items():
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f'{name} is {value}, below {least}')
+        runner.check_values(self, kind=[*KINDS])
+        runner.check_least(self, num_steps=1, seed=0)
 
     @property
     def cost(self):

@@ -59,16 +59,13 @@ class Run:
     quick: int = 0
 
     def __post_init__(self):
-        for name, values in {
-            'strategy': tuple(STRATEGIES),
-            'shares': ('none', *SHARES),
-            'quick': (0, 1),
-        }.items():
-            value = getattr(self, name)
-            if value not in values:
-                raise ValueError(f'{name} is {value!r}, not one of {values}')
-        if self.seed < 0:
-            raise ValueError(f'seed is {self.seed}, below 0')
+        runner.check_values(
+            self,
+            strategy=tuple(STRATEGIES),
+            shares=('none', *SHARES),
+            quick=(0, 1),
+        )
+        runner.check_least(self, seed=0)
         if (self.shares == 'none') != (self.strategy in UNMIXED):
             raise ValueError(
                 f'shares is {self.shares!r} for {self.strategy!r}: only '
@@ -101,7 +98,7 @@ class Measured:
     seconds: float
 
     def __post_init__(self):
-        for name in text_to_text.makers():
+        for name in SIZES:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f'{name} is {value}, outside [0, 1]')

@@ -76,18 +76,15 @@ class Run:
     mask: str = 'padding'
 
     def __post_init__(self):
-        for name, values in {
-            'norm': ('pre', 'post'),
-            'scaled_init': (0, 1),
-            'head_layers': (1, 2),
-            'optimizer': ('muon', 'adamw'),
-            'mask': ('padding', 'causal'),
-        }.items():
-            value = getattr(self, name)
-            if value not in values:
-                raise ValueError(f'{name} is {value!r}, not one of {values}')
-        if self.num_steps < 1:
-            raise ValueError(f'num_steps is {self.num_steps}, below 1')
+        runner.check_values(
+            self,
+            norm=('pre', 'post'),
+            scaled_init=(0, 1),
+            head_layers=(1, 2),
+            optimizer=('muon', 'adamw'),
+            mask=('padding', 'causal'),
+        )
+        runner.check_least(self, num_steps=1)
         if not 0 < self.mask_rate <= 1:
             raise ValueError(f'mask_rate is {self.mask_rate}, outside (0, 1]')
         for name in ('init_std', 'lr'):

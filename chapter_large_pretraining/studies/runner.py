@@ -62,6 +62,22 @@ class Made:
 # ---- A study and its CSV ----
 
 
+def check_values(part, **allowed):
+    """Raise ValueError for a field that is none of the values it may have."""
+    for name, values in allowed.items():
+        value = getattr(part, name)
+        if value not in values:
+            raise ValueError(f'{name} is {value!r}, not one of {values}')
+
+
+def check_least(part, **limits):
+    """Raise ValueError for a field below its least value."""
+    for name, least in limits.items():
+        value = getattr(part, name)
+        if value < least:
+            raise ValueError(f'{name} is {value}, below {least}')
+
+
 def build(Part, texts):
     """A dataclass from the texts of its fields; ValueError for a bad one."""
     values = {}

@@ -58,17 +58,13 @@ class Run:
     seed: int
 
     def __post_init__(self):
-        for name, values in {
-            'task': ('probes', *STEPS),
-            'start': STARTS,
-            'change': tuple(CHANGES),
-        }.items():
-            value = getattr(self, name)
-            if value not in values:
-                raise ValueError(f'{name} is {value!r}, not one of {values}')
-        for name in ('labels', 'steps', 'seed'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'{name} is {getattr(self, name)}, below 0')
+        runner.check_values(
+            self,
+            task=('probes', *STEPS),
+            start=STARTS,
+            change=tuple(CHANGES),
+        )
+        runner.check_least(self, labels=0, steps=0, seed=0)
         if self.task not in CHANGES[self.change]:
             raise ValueError(f'no {self.task} with the change {self.change!r}')
         if self.start == 'words' and self.task in ('probes', 'questions'):

@@ -5,6 +5,7 @@ with several objectives and for one amount of compute, and fine-tunes them to
 summarize or to do all four tasks of `TextTasks`. In the small world.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -67,18 +68,13 @@ class Run:
     seed: int
 
     def __post_init__(self):
-        for name, values in {
-            'architecture': tuple(ARCHITECTURES),
-            'objective': OBJECTIVES,
-            'task': TASKS,
-        }.items():
-            value = getattr(self, name)
-            if value not in values:
-                raise ValueError(f'{name} is {value!r}, not one of {values}')
-        for name, least in {'labels': 1, 'steps': 1, 'seed': 0}.items():
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f'{name} is {value}, below {least}')
+        runner.check_values(
+            self,
+            architecture=tuple(ARCHITECTURES),
+            objective=OBJECTIVES,
+            task=TASKS,
+        )
+        runner.check_least(self, labels=1, steps=1, seed=0)
 
     @property
     def cost(self):
@@ -114,9 +110,7 @@ class Measured:
     seconds: float
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f'{name} is {value}, below 0')
+        runner.check_least(self, **dict.fromkeys(vars(self), 0))
 
 
 # ---- Pretraining ----
@@ -217,8 +211,7 @@ def execute(run, options, checkpoint):
     """Fine-tune one model and score it, on the CPU."""
     began = time.process_time()
     start, steps = pretrained(run.architecture, run.objective, run.seed)
-    model = build(run.architecture, run.seed)
-    model.load_state_dict(start.state_dict())
+    model = copy.deepcopy(start)
     tasks = ['summary'] if run.task == 'summary' else [*makers()]
     pairs = corpora.mix(
         *(makers()[task](run.labels, 'train', run.seed) for task in tasks)

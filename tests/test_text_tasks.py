@@ -35,6 +35,8 @@ def test_at_least_300_word_pairs_each_once():
     'noun, adjective, phrase',
     [
         ('car', 'red', 'la voiture rouge'),
+        ('car', 'brown', 'la voiture marron'),
+        ('fire', 'old', 'le vieux feu'),
         ('tree', 'old', 'le vieil arbre'),
         ('tree', 'green', "l' arbre vert"),
         ('hotel', 'new', 'le nouvel hôtel'),
@@ -83,7 +85,16 @@ def test_english_forms():
         words = text.split()
         for a, b in itertools.pairwise(words):
             if a in ('a', 'an'):
-                assert (a == 'an') == (b[0] in 'aeio'), text
+                assert (a == 'an') == (b[0] in 'aeiou'), text
+                assert not b.startswith(('uni', 'use')), text  # "a user"
+
+
+@pytest.mark.parametrize('noun', ['uncle', 'umbrella'])
+def test_an_before_u(noun):
+    row = [n for n in french.NOUNS if n[0] == noun]
+    en, *_ = french.noun_phrases(np.random.default_rng(0), 500, row, 0.5)
+    articles = {e.split()[0] for e in en if e.split()[1] == noun}
+    assert articles == {'an', 'the', 'this', 'my'}
 
 
 def test_word_by_word_is_mostly_wrong():
@@ -247,6 +258,30 @@ def test_unlabelled_texts_are_english_and_a_fifth_french():
     marks = only & {'le', 'la', "l'", 'une', 'ce', 'cette', 'mon', 'ma', 'un'}
     share = np.mean([bool(marks & {*WORLD.decode(x).split()}) for x in X])
     assert 0.17 < share < 0.23
+
+
+def test_no_document_has_texts_in_two_splits(monkeypatch):
+    drawn, documents = [], WORLD.documents
+    monkeypatch.setattr(
+        WORLD, 'documents', lambda *a: drawn.append(documents(*a)) or drawn[-1]
+    )
+
+    def texts(X):
+        return [tuple(row[row > 0].tolist()) for row in X]
+
+    train, test = (
+        {*texts(WORLD.unlabelled(n, split)[0])}
+        for n, split in ((8000, 'train'), (100, 'test'))
+    )
+    used = set()
+    for part in drawn:
+        halves = (X[:, :24] for X in part.halves())
+        for pair in zip(*map(texts, halves), strict=True):
+            where = [{*pair} & train, {*pair} & test]
+            assert not all(where), pair
+            used |= where[1]
+    assert not train & test
+    assert 70 < len(used) <= 80
 
 
 def test_errors_name_value_and_limit():

@@ -34,7 +34,7 @@ butterfly papillon, tree arbre, garden jardin, lake lac, sun soleil, sky ciel,
 cloud nuage, wind vent, field champ, bridge pont, village village,
 hospital hôpital, hotel hôtel, restaurant restaurant, museum musée,
 shop magasin, market marché, castle château, airport aéroport, park parc,
-theatre théâtre, path chemin, fire incendie, corridor couloir, carpet tapis,
+theatre théâtre, path chemin, fire feu, corridor couloir, carpet tapis,
 drawer tiroir, cupboard placard, sofa canapé, bucket seau, hammer marteau,
 umbrella parapluie, engine moteur, flag drapeau, ring anneau, necklace collier,
 jewel bijou, treasure trésor, dream rêve, secret secret, poem poème,
@@ -89,7 +89,7 @@ curious curieux curieuse, proud fier fière, lazy paresseux paresseuse,
 polite poli polie, brave courageux courageuse, lonely solitaire solitaire""")
 OF_THINGS = pairs("""white blanc blanche, black noir noire, grey gris grise,
 red rouge rouge, blue bleu bleue, green vert verte, yellow jaune jaune,
-brown brun brune, purple violet violette, round rond ronde,
+brown marron marron, purple violet violette, round rond ronde,
 square carré carrée, heavy lourd lourde, light léger légère,
 fast rapide rapide, hot chaud chaude, cold froid froide, dry sec sèche,
 wet mouillé mouillée, hard dur dure, soft doux douce, empty vide vide,
@@ -193,7 +193,7 @@ def noun_phrases(rng, n, nouns=NOUNS, adjective=0.6):
     kind = rng.integers(len(articles), size=n)
     article = articles[kind, 1 + feminine + 2 * vowel(first)]
     start = np.where(adj == '', english, adj)
-    start = np.isin([word[0] for word in start], list('aeio'))
+    start = np.isin([word[0] for word in start], list('aeiou'))
     the = np.where((kind == 1) & start, 'an', articles[kind, 0])
     return (
         join(the, adj, english),

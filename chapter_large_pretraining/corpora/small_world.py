@@ -409,7 +409,8 @@ class SmallWorld:
                 ids[rows[:, None], columns] = new
                 slots[rows[:, None], columns] = origin
                 ends[rows] += (new > 0).sum(1)
-        ids, slots = (X[:, : ends.max()] for X in (ids, slots))
+        # copies: a view would keep all of MAX_WIDTH
+        ids, slots = (X[:, : ends.max()].copy() for X in (ids, slots))
         # "an" for "a" before a vowel
         a = ids[:, :-1] == self._index['a']
         ids[:, :-1][a & self._vowel[ids[:, 1:]]] = self._index['an']

@@ -183,9 +183,10 @@ class TextTasks(SmallWorld):
         """English documents and French sentences, one text in each row.
 
         Returns ids (n, L) padded with 0 and valid_lens (n,); a fifth are
-        French, the translations of English sentences of the same split. A
-        text belongs to one split only. For span corruption. Raises
-        ValueError for fewer than five texts and an unknown split.
+        French, the translations of English sentences of the same split. An
+        English text is half of a document, and both halves belong to one
+        split. For span corruption. Raises ValueError for fewer than five
+        texts and an unknown split.
         """
         if num_texts < 5:
             raise ValueError(f'num_texts is {num_texts}, not at least 5')
@@ -195,13 +196,33 @@ class TextTasks(SmallWorld):
             'French', self._translated, fifth, split, seed, surplus
         )
         sentences = drawn[-1].clamp(min=0)
-        documents = self.documents(2 * surplus * num_texts, seed)
-        texts = stack(documents.halves())[:, :24]
-        keep = in_split(hash_rows(texts.numpy()), split)
-        texts = texts[torch.from_numpy(keep) & ((texts > 0).sum(1) >= 6)]
-        X = stack([sentences, texts[: num_texts - fifth]])[:, :24]
+        texts = self._halves(num_texts - fifth, split, seed)
+        X = stack([sentences, texts])
         order = stream('unlabelled', seed).permutation(len(X))
         return X[order], (X[order] > 0).sum(1)
+
+    def _halves(self, num_texts, split, seed, max_len=24):
+        """Halves of documents (num_texts, max_len), no document in two splits.
+
+        A document belongs to a split if both halves do.
+        """
+        rng = stream(f'halves {split}', seed)
+        found, missing = [], num_texts
+        while missing > 0:
+            documents = self.documents(20_000, int(rng.integers(2**32)))
+            halves = torch.stack(
+                [
+                    F.pad(X, (0, max_len))[:, :max_len]
+                    for X in documents.halves()
+                ],
+                1,
+            )  # (num_docs, 2, max_len)
+            A, B = (hash_rows(X.numpy()) for X in halves.unbind(1))
+            keep = in_split(A, split) & in_split(B, split)
+            texts = halves[torch.from_numpy(keep)].flatten(0, 1)
+            found.append(texts[(texts > 0).sum(1) >= 6][:missing])
+            missing -= len(found[-1])
+        return torch.cat(found)
 
 
 def rouge_l(text, truth):

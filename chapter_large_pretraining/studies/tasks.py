@@ -1,9 +1,10 @@
 """The tasks study: what a pretrained BERT learns from how many labels.
 
-Starts: `competing`, pretrained as in the notebook on BERT; `plain`, the same
-without documents in which people compete; `scratch`, not pretrained, with
-the most labels only and four times the steps; `words`, no BERT but words and
-pairs of neighboring words, counted, and a linear model.
+Starts: `competing`, pretrained as in the notebook on BERT; `longer`, the
+same in twice the steps, with the most labels only; `plain`, without documents
+in which people compete; `scratch`, not pretrained, with the most labels only
+and four times the steps; `words`, no BERT but words and pairs of neighboring
+words, counted, and a linear model.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from finetuning import Task, erase, fine_tune, score
 
 from . import plateau, runner
 
-STARTS = 'competing', 'plain', 'scratch', 'words'
+STARTS = 'competing', 'longer', 'plain', 'scratch', 'words'
 FORMS = 'plain', 'negated', 'contrasting'
 NUM_TEST = 1000
 STEPS = {  # for each number of labels
@@ -127,14 +128,14 @@ def encoder(start, seed):
     if start == 'scratch':
         return model
     halves = world().documents(100_000).halves()
-    if start == 'competing':
+    if start != 'plain':
         halves = plateau.texts(world(), 9000)
     data = corpora.join(*halves)
     runner.train(
         model,
         corpora.masked_batches(data, 32, vocab_size, 0.3, seed),
         utils.mlm_loss,
-        PRETRAINING_STEPS,
+        PRETRAINING_STEPS * (2 if start == 'longer' else 1),
         0.01,
         betas=(0.9, 0.99),
         warmup=20,
@@ -298,7 +299,7 @@ def plan(rows, options):
 
     found = [run('tagging', 'scratch', 0, 32)]
     for seed in range(options.seeds):
-        starts = [Run('probes', s, 'none', 0, 0, seed) for s in STARTS[:3]]
+        starts = [Run('probes', s, 'none', 0, 0, seed) for s in STARTS[:4]]
         found += [starts[0], *of('competing', seed)]
         found += [
             run('questions', 'competing', seed, labels, 'question erased')
@@ -308,12 +309,13 @@ def plan(rows, options):
             run('sentiment', 'competing', seed, labels, 'first token')
             for labels in STEPS['sentiment']
         ]
-        found += [starts[1], *of('plain', seed)]
-        found += [starts[2]]
-        found += [
-            run(task, 'scratch', seed, max(steps))
-            for task, steps in STEPS.items()
-        ]
+        found += [starts[2], *of('plain', seed)]
+        for start, probed in (('scratch', starts[3]), ('longer', starts[1])):
+            found += [probed]
+            found += [
+                run(task, start, seed, max(steps))
+                for task, steps in STEPS.items()
+            ]
         found += of('words', seed)
     for seed in range(options.pair_seeds):
         found += [

@@ -1395,6 +1395,6 @@ def beam_search(model, X, valid_lens=None, num_tokens=32, num_beams=4, stop=2,
             token = best.view(-1, 1) % scores.shape[1]
             Y = torch.cat((Y[row], token), dim=1)
     Y = Y[:, 1:].view(len(X), num_beams, -1)
-    length = 1 + Y.ne(stop).sum(-1)
+    length = (1 + Y.ne(stop).sum(-1)).clamp(max=Y.shape[-1])  # with the stop
     best = (torch.arange(len(X)), (total / length**alpha).argmax(1))
     return Y[best], total[best]

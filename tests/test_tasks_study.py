@@ -98,7 +98,7 @@ def test_the_plan_has_no_run_twice_and_a_cheap_one_first():
 
 @pytest.mark.parametrize('start', tasks.STARTS)
 def test_the_plan_covers_every_start(start):
-    """With every number of labels, without pretraining with the most."""
+    """With every number of labels, or with the most."""
     runs = {
         (run.task, run.labels): run.steps
         for run in tasks.plan([], argparse.Namespace(seeds=1, pair_seeds=0))
@@ -109,6 +109,8 @@ def test_the_plan_covers_every_start(start):
         expected = dict(steps)
         if start == 'scratch':
             expected = {max(steps): 4 * steps[max(steps)]}
+        elif start == 'longer':
+            expected = {max(steps): steps[max(steps)]}
         elif start == 'words':
             expected = {} if task == 'questions' else dict.fromkeys(steps, 0)
         found = {
@@ -137,7 +139,7 @@ def test_each_encoder_is_pretrained_once():
         if run.start != 'words'
     ]
     blocks = [start for start, _ in groupby(starts)]
-    assert len(blocks) == len(set(blocks)) == 3 * OPTIONS.seeds
+    assert len(blocks) == len(set(blocks)) == 4 * OPTIONS.seeds
 
 
 def test_more_labels_are_more_steps():
@@ -155,7 +157,7 @@ def test_what_an_encoder_is_pretrained_on(world, monkeypatch):
         world, 'documents', lambda num, seed=0: documents(num // 100, seed)
     )
     monkeypatch.setattr(corpora, 'masked_batches', lambda data, *more: data)
-    for start in tasks.STARTS[:3]:
+    for start in tasks.STARTS[:-1]:
 
         def train(model, batches, *settings, start=start, **more):
             pretrained[start] = batches, settings, more
@@ -163,11 +165,14 @@ def test_what_an_encoder_is_pretrained_on(world, monkeypatch):
         monkeypatch.setattr(runner, 'train', train)
         model = tasks.encoder.__wrapped__(start, 3)
         assert model.config == plateau.small_config(len(world.words))
-    assert list(pretrained) == ['competing', 'plain']
+    assert list(pretrained) == ['competing', 'longer', 'plain']
     rows, settings, more = zip(*pretrained.values(), strict=True)
-    assert settings[0] == settings[1] and more[0] == more[1]
-    assert settings[0][1:] == (plateau.NUM_STEPS, 0.01)
-    competing, plain = (X for X, *_ in rows)
+    assert more[0] == more[1] == more[2]
+    once, twice, again = (numbers for _, *numbers in settings)
+    assert once == again == [plateau.NUM_STEPS, 0.01]
+    assert twice == [2 * plateau.NUM_STEPS, 0.01]
+    competing, longer, plain = (X for X, *_ in rows)
+    assert torch.equal(competing, longer)
     with_rivals = corpora.join(*world.competing(9000))[0]
     assert torch.equal(competing[-9000:, :30], with_rivals[:, :30])
     assert len(competing) < 9200

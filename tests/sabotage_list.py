@@ -527,6 +527,7 @@ BERT = Sabotage(
                             ),
                             '0.2,0.2,0.2',
                         ),
+                        ('0.9290000200271606', '0.5'),
                     )
                 ),
                 (
@@ -534,25 +535,16 @@ BERT = Sabotage(
                         'recorded: answers: above 0.9 with each seed,'
                         ' 50 points more than without the question'
                     ),
-                    'recorded: and 30 points above the other starts',
+                    'recorded: and 30 points above the plain start and above '
+                    'scratch',
                     (
                         'recorded: neutral pairs: above 0.9, and belo'
                         'w 0.5 from plain documents'
                     ),
                     'recorded: neutral pairs: above 0.8 with five of eight '
                     'seeds, with seven after twice the steps',
-                    (
-                        'recorded: 2,048 labels, plain: above 0.8, on'
-                        ' average above 0.85'
-                    ),
-                    (
-                        'recorded: 2,048 labels, negated: above 0.8, '
-                        'on average above 0.85'
-                    ),
-                    (
-                        'recorded: 2,048 labels, contrasting: above 0'
-                        '.8, on average above 0.85'
-                    ),
+                    'recorded: every form above 0.85 on average',
+                    'recorded: and with each seed after twice the pretraining',
                 ),
             ),
         ),
@@ -829,13 +821,11 @@ T5 = Sabotage(
                     'what was measured is what the masks say',
                     'the decoder sees all of the input',
                     'the loss ends a nat below the bigram table',
-                    'it reads: with the input of another text the loss is a '
-                    'nat higher',
-                    'more words are right than between the same two words '
-                    'elsewhere',
-                    'the number is right more often, too',
+                    'it reads: with the input of another text it is two '
+                    'nats higher',
+                    'more words are right than by one word on each side',
                     'most summaries are right to the last word',
-                    '20 points more than of any rival after as many steps',
+                    '8 points more than of any rival',
                 ),
             ),
         ),
@@ -891,7 +881,7 @@ T5 = Sabotage(
                 ),
                 (
                     'most summaries are right to the last word',
-                    '20 points more than of any rival after as many steps',
+                    '8 points more than of any rival',
                 ),
             ),
             Patch(
@@ -916,10 +906,7 @@ T5 = Sabotage(
                         'self.encode(X, valid_lens)',
                     ),
                 ),
-                (
-                    'what was measured is what the masks say',
-                    'the encoder never sees the output',
-                ),
+                ('what was measured is what the masks say',),
             ),
             Patch(
                 'padding of the memory is not hidden',
@@ -953,7 +940,12 @@ T5 = Sabotage(
             Patch(
                 'a hundred texts',
                 (('world.unlabelled(32000)', 'world.unlabelled(100)'),),
-                ('texts that it was trained on are hardly easier',),
+                ('the loss ends a nat below the bigram table',),
+            ),
+            Patch(
+                'the tables take the number that fits worst',
+                (('by_length[length][k] * share[k]', '-share[k]'),),
+                ('of their number, two words on each side tell more than T5',),
             ),
             Patch(
                 'small outputs',
@@ -963,7 +955,7 @@ T5 = Sabotage(
                         'normed = torch.randn(100, num_hiddens) / 22',
                     ),
                 ),
-                ('as it is, it is five times as high',),
+                ('as it is, it is eight times as high',),
             ),
             Patch(
                 'the loss is looked at all the time',
@@ -981,7 +973,7 @@ T5 = Sabotage(
                         '20 if num_beams > 1 else 3, num_beams)',
                     ),
                 ),
-                ('they are not better ones',),
+                ('they are neither better nor worse, to three points',),
             ),
         ),
         (
@@ -1098,12 +1090,12 @@ T5_TASKS = Sabotage(
                 (('seq2seq_loss, 900, lr', 'seq2seq_loss, 1, lr'),),
                 (
                     *(
-                        f'{task}: at most two thirds of the errors of the rule'
-                        for task in (
-                            'translation',
-                            'summary',
-                            'sentiment',
-                            'question',
+                        f'{task}: at most {most} of the errors of the rule'
+                        for task, most in (
+                            ('translation', 0.25),
+                            ('summary', 0.25),
+                            ('sentiment', 0.67),
+                            ('question', 0.25),
                         )
                     ),
                     '95 % of the translations have the right length',
@@ -1219,7 +1211,7 @@ T5_TASKS = Sabotage(
                         "summarized = reply(multitask, 'sentiment', reports)",
                     ),
                 ),
-                ('nothing else is judged',),
+                ('nothing else is judged, and all get some reply',),
             ),
             Patch(
                 'the two kinds of opinions change places',
@@ -1235,7 +1227,7 @@ T5_TASKS = Sabotage(
                 ),
                 (
                     'where some reports were judged, the prefix is heeded',
-                    'where none was, in 30 points fewer',
+                    'where none was, in half as many cases or fewer',
                 ),
             ),
             Patch(
@@ -1252,10 +1244,15 @@ T5_TASKS = Sabotage(
                 ),
             ),
             Patch(
-                'the encoder reads the noun all the same',
-                (('may_read[:, word] = read', 'may_read[:, word] = True'),),
+                'the decoder looks all the same',
                 (
-                    'without both ways every third article or more is wrong',
+                    (
+                        'may_look[le, word] = looked_at',
+                        'may_look[le, word] = 1',
+                    ),
+                ),
+                (
+                    'without both ways more than every third article is wrong',
                     'where the encoder is closed, the look decides: 25 points',
                 ),
             ),
@@ -1359,7 +1356,7 @@ T5_DERIVATIVES = Sabotage(
                         'a gate of two thirds of the width takes as m'
                         'any parameters'
                     ),
-                    ('the head of its own accounts for the rest, to 1 %'),
+                    ('an output layer of its own accounts for the rest'),
                 ),
             ),
             Patch(
@@ -1367,7 +1364,10 @@ T5_DERIVATIVES = Sabotage(
                 (("('ReLU', 48, 'relu')", "('ReLU', 4, 'relu')"),),
                 (
                     'equal parameters, to 1 %',
-                    ('on average of the seeds the gate gains nothing'),
+                    (
+                        'on average of the seeds the gate loses more than '
+                        '0.02 nats'
+                    ),
                 ),
             ),
             Patch(
@@ -1413,7 +1413,7 @@ T5_DERIVATIVES = Sabotage(
                     ),
                 ),
                 (
-                    ('the layer gives the balance that is right by hand'),
+                    ('balance, and one token in four turned away, as by hand'),
                     (
                         'without the auxiliary loss 6 points more of '
                         'the tokens are turned away'
@@ -1573,8 +1573,8 @@ T5_DERIVATIVES = Sabotage(
                         'equal parameters'
                     ),
                     (
-                        'recorded: the lead is larger than after 150 '
-                        'steps, on average'
+                        'recorded: on average they are behind it after '
+                        '150 steps, and the lead grows by 0.04 nats'
                     ),
                     (
                         'recorded: without it the loss is higher at t'

@@ -1061,20 +1061,20 @@ T5 = Sabotage(
             Patch(
                 'changed rows of text_to_text.csv',
                 (
-                    ('0.984,0.904', '0.984,0.5', TEXT_TO_TEXT),
-                    ('0.976,0.896', '0.976,0.5', TEXT_TO_TEXT),
-                    ('0.674,0.198', '0.674,0.1', TEXT_TO_TEXT),
-                    ('0.824,0.498', '0.824,0.0', TEXT_TO_TEXT),
+                    ('0.948,0.87', '0.948,0.5', TEXT_TO_TEXT),
+                    ('0.97,0.904', '0.97,0.5', TEXT_TO_TEXT),
+                    ('0.748,0.252', '0.748,0.1', TEXT_TO_TEXT),
+                    ('0.85,0.446', '0.85,0.0', TEXT_TO_TEXT),
                 ),
                 (
-                    'recorded: 512 reports, 400 steps: pretrained is 15 '
+                    'recorded: 512 reports, 400 steps: pretrained is 25 '
                     'points ahead',
                     'recorded: with more steps the lead is gone, to four '
                     'points',
-                    'recorded: with 128 reports it stays with every seed, '
-                    '15 points on average',
-                    'recorded: with 128 reports copying is ahead at every '
-                    'step, on average',
+                    'recorded: with 128 reports it stays, 5 points with '
+                    'every seed',
+                    'recorded: copying is ahead after every number of steps, '
+                    'on average',
                 ),
             ),
         ),
@@ -1173,31 +1173,29 @@ T5_TASKS = Sabotage(
                     (old, new, MIXTURES)
                     for old, new in (
                         (
-                            '"pretrained, fine-tuned",none,0,0,0.04,0.63,',
+                            '"pretrained, fine-tuned",none,0,0,0.034,0.488,',
                             '"pretrained, fine-tuned",none,0,0,1.0,0.0,',
                         ),
                         (
-                            'all at once,limited,0,0,0.0,0.012,',
+                            'all at once,limited,0,0,0.0,0.036,',
                             'all at once,limited,0,0,0.0,0.9,',
                         ),
-                        ('equal,0,0,0.252,0.794,', 'equal,0,0,0.252,0.0,'),
-                        ('proportional,0,0,0.948,', 'proportional,0,0,0.0,'),
+                        ('equal,0,0,0.272,0.83,', 'equal,0,0,0.272,0.0,'),
+                        ('proportional,0,0,0.98,', 'proportional,0,0,0.0,'),
                     )
                 ),
                 (
-                    'recorded: pretrained beats alone in summaries, by 5 '
-                    'points',
                     'recorded: alone beats pretrained in translations, by 60 '
                     'points',
                     'recorded: all at once is behind both in summaries, by '
-                    '20 points',
-                    'recorded: fine-tuning after it does not catch up, by 20 '
+                    '30 points',
+                    'recorded: fine-tuning after it does not catch up, by 5 '
                     'points',
                     'recorded: summaries are best in equal shares, by 35 '
                     'points',
                     'recorded: all tasks in equal shares beat fine-tuning for '
-                    'one: in summaries by 10 points',
-                    'recorded: translations are best in proportion, by 50 '
+                    'one: in summaries by 20 points',
+                    'recorded: translations are best in proportion, by 15 '
                     'points',
                 ),
             ),
@@ -1498,35 +1496,30 @@ T5_DERIVATIVES = Sabotage(
                 'changed rows of text_to_text.csv',
                 (
                     (
-                        '0.3614851968909006,0.502,0.408',
-                        '0.3614851968909006,1.0,1.0',
-                        TEXT_TO_TEXT,
-                    ),
-                    (
-                        '0.5996734551722552,0.944,0.968',
-                        '0.1,0.1,0.1',
-                        TEXT_TO_TEXT,
-                    ),
-                    (
-                        '0.42248671522579145,0.616,0.774',
+                        '0.3365078413528896,0.838,0.444',
                         '1.0,1.0,1.0',
                         TEXT_TO_TEXT,
                     ),
                     (
-                        '0.454923197352395,0.854,0.924',
+                        '0.6416476270592204,0.912,0.97',
                         '0.1,0.1,0.1',
                         TEXT_TO_TEXT,
                     ),
                     (
-                        '0.8656513319824851,0.72,0.63,',
-                        '0.1,0.72,5.0,',
+                        '0.4785439658972766,0.918,0.74',
+                        '0.1,0.1,0.1',
+                        TEXT_TO_TEXT,
+                    ),
+                    (
+                        '0.8702500907694444,0.718,0.634,',
+                        '0.1,0.7,5.0,',
                         TEXT_TO_TEXT,
                     ),
                 ),
                 (
                     (
-                        'recorded: every start is better than none by'
-                        ' 10 points, with each seed'
+                        'recorded: every start is better than none by 5 '
+                        'points, with each seed'
                     ),
                     (
                         'recorded: denoising suits the encoder-decode'
@@ -1534,23 +1527,22 @@ T5_DERIVATIVES = Sabotage(
                     ),
                     ('recorded: on average this start is the best of all'),
                     (
-                        'recorded: language modeling is the worst for'
-                        ' decoders, on average'
+                        'recorded: with denoising it is ahead of every '
+                        'single stack, with each seed'
                     ),
                     (
-                        'recorded: four blocks are behind two of the '
-                        'same mask, on average'
+                        'recorded: with spans four blocks are behind two '
+                        'of the same mask, on average'
                     ),
                     (
                         'recorded: copying is better than no pretrain'
-                        'ing by 10 points of ROUGE-L, with each seed'
+                        'ing by 8 points of ROUGE-L, with each seed'
                     ),
                     ('recorded: the better half of that is not noise'),
                     ('recorded: opinions gain by noise, 15 points on average'),
                     (
-                        'recorded: with spans the decoder of two bloc'
-                        'ks is ahead of the encoder-decoder, with eac'
-                        'h seed'
+                        'recorded: with spans it is behind the decoder of '
+                        'two blocks by 3 points, on average'
                     ),
                 ),
             ),

@@ -537,10 +537,8 @@ BERT = Sabotage(
                     ),
                     'recorded: and 30 points above the plain start and above '
                     'scratch',
-                    (
-                        'recorded: neutral pairs: above 0.9, and belo'
-                        'w 0.5 from plain documents'
-                    ),
+                    'recorded: each kind of pairs: above 0.9, and one below '
+                    '0.6 from plain documents and from scratch',
                     'recorded: neutral pairs: above 0.8 with five of eight '
                     'seeds, with seven after twice the steps',
                     'recorded: every form above 0.85 on average',
@@ -1095,7 +1093,7 @@ T5_TASKS = Sabotage(
                             ('translation', 0.25),
                             ('summary', 0.25),
                             ('sentiment', 0.67),
-                            ('question', 0.25),
+                            ('question', 0.67),
                         )
                     ),
                     '95 % of the translations have the right length',

@@ -159,6 +159,21 @@ def joint_loss(theta, log_N, log_D, log_loss, delta=1e-3):
     return huber(1, residual).sum(), np.array(gradient)
 
 
+def best_fit(loss, starts, data, bounds):
+    """The parameters of the lowest loss, by L-BFGS from each of the starts.
+
+    `loss(theta, *data)` returns a number and its gradient.
+    """
+    options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
+    fits = [
+        minimize(
+            loss, theta, data, 'L-BFGS-B', True, bounds=bounds, options=options
+        )
+        for theta in starts
+    ]
+    return min(fits, key=lambda fit: fit.fun).x
+
+
 def joint_starts(log_loss):
     """A grid of starting points for `fit_joint_law`, 675 of 5 numbers."""
     parts = np.median(log_loss) + np.log([0.1, 0.3, 0.6])
@@ -187,23 +202,77 @@ def fit_joint_law(N, D, loss, start=None, num_starts=12):
         b = np.log(start.B) - start.beta * shifts[1]
         starts = [(np.log(start.E), a, b, start.alpha, start.beta)]
     bounds = [(-15, None)] * 3 + [(0.01, 3)] * 2
-    options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
-    fits = [
-        minimize(
-            joint_loss,
-            theta,
-            data,
-            'L-BFGS-B',
-            True,
-            bounds=bounds,
-            options=options,
-        )
-        for theta in starts[:num_starts]
-    ]
-    e, a, b, alpha, beta = min(fits, key=lambda fit: fit.fun).x
+    e, a, b, alpha, beta = best_fit(
+        joint_loss, starts[:num_starts], data, bounds
+    )
     a, b = a + alpha * shifts[0], b + beta * shifts[1]
     E, A, B = np.exp([e, a, b]).tolist()
     return JointLaw(E, A, B, float(alpha), float(beta))
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractingLaw:
+    """The loss of N parameters trained on D tokens, without a floor.
+
+    Size and data interact: the larger of two debts hides the smaller one.
+    Called with numbers or arrays N and D. (Kaplan et al., 2020, section 4.1)
+    """
+
+    N_c: float
+    D_c: float
+    alpha: float
+    beta: float
+
+    def __call__(self, N, D):
+        size = (self.N_c / in_double(N)) ** (self.alpha / self.beta)
+        return (size + self.D_c / in_double(D)) ** self.beta
+
+
+def interacting_loss(theta, log_N, log_D, log_loss, delta=1e-3):
+    """Huber loss of an interacting law in logarithms, and its gradient.
+
+    `theta` is (log N_c, log D_c, alpha, beta); the rest as in `joint_loss`.
+    """
+    n, d, alpha, beta = theta
+    size, data = alpha / beta * (n - log_N), d - log_D
+    total = np.logaddexp(size, data)
+    residual = (beta * total - log_loss) / delta
+    pull = np.clip(residual, -1, 1) / delta
+    part = np.exp(size - total)  # of the debt that is due to size
+    gradient = [
+        alpha * (pull @ part),
+        beta * (pull @ (1 - part)),
+        pull @ (part * (n - log_N)),
+        pull @ (total - part * size),
+    ]
+    return huber(1, residual).sum(), np.array(gradient)
+
+
+def fit_interacting_law(N, D, loss, start=None, num_starts=12):
+    """The `InteractingLaw` with the smallest Huber loss in logarithms.
+
+    N, D and `loss` are (num_runs,). As `fit_joint_law`, which see.
+    """
+    check_runs(N, D, loss, at_least=6)
+    data = tuple(np.log(np.asarray(x)) for x in (N, D, loss))
+    if start is None:
+        exponents = 0.03, 0.1, 0.2, 0.4
+        starts = [
+            (data[0].max() + far / alpha, data[1].max() + far / beta,
+             alpha, beta)
+            for far in (0.1, 0.5, 1.0)
+            for alpha, beta in itertools.product(exponents, exponents)
+        ]  # fmt: skip
+        starts.sort(key=lambda theta: interacting_loss(theta, *data)[0])
+    else:
+        check_runs(dataclasses.astuple(start))
+        logs = np.log([start.N_c, start.D_c])
+        starts = [(*logs, start.alpha, start.beta)]
+    bounds = [(None, None)] * 2 + [(0.005, 3)] * 2
+    n, d, alpha, beta = best_fit(
+        interacting_loss, starts[:num_starts], data, bounds
+    )
+    return InteractingLaw(*np.exp([n, d]).tolist(), float(alpha), float(beta))
 
 
 def bootstrap(fit, *columns, num_samples=100, seed=0):

@@ -167,6 +167,41 @@ def test_power_law_is_recovered(exponent, scale, seed):
     assert noisy.exponent == pytest.approx(exponent, abs=0.004)
 
 
+INTERACTING = laws.InteractingLaw(8.8e13, 5.4e13, 0.076, 0.103)
+
+
+def test_interacting_law_is_recovered():
+    """Kaplan et al. (2020), equation 1.5 and table 2, but for a constant."""
+    N, D, _ = grid_runs(TRUE, 0)
+    found = laws.fit_interacting_law(N, D, INTERACTING(N, D))
+    for name, value in vars(INTERACTING).items():
+        assert getattr(found, name) == pytest.approx(value, rel=0.02)
+    again = laws.fit_interacting_law(N, D, INTERACTING(N, D), start=found)
+    assert again(1e9, 1e10) == pytest.approx(INTERACTING(1e9, 1e10), rel=1e-4)
+    # with one debt only it is a power law
+    assert INTERACTING(1e9, 1e30) == pytest.approx(
+        PowerLaw(8.8e13, 0.076)(1e9)
+    )
+    with pytest.raises(ValueError, match='5 runs, fewer'):
+        laws.fit_interacting_law([1] * 5, [1] * 5, [1] * 5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.floats(18, 30), st.floats(12, 30), st.floats(0.05, 1), st.floats(0.1, 1)
+)
+def test_gradient_of_the_interacting_loss(*theta):
+    N, D, loss = (np.log(x) for x in grid_runs(TRUE, 0.3, 3))
+    theta = np.array(theta)
+    gradient = laws.interacting_loss(theta, N, D, loss, 10.0)[1]
+    for i, step in enumerate(np.eye(4) * 1e-6):
+        up = laws.interacting_loss(theta + step, N, D, loss, 10.0)[0]
+        down = laws.interacting_loss(theta - step, N, D, loss, 10.0)[0]
+        assert (up - down) / 2e-6 == pytest.approx(
+            gradient[i], rel=1e-3, abs=1e-3
+        )
+
+
 LAWS = [TRUE, HOFFMANN['printed'], JointLaw(0.4, 30, 600, 0.2, 0.4)]
 
 

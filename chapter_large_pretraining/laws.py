@@ -1,5 +1,6 @@
 """What a model costs, and how its loss falls with size, data and compute."""
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -316,6 +317,50 @@ def isoflop_optimum(N, loss):
     return float(np.exp(-slope / (2 * square)))
 
 
+def interpolated_optima(sizes, flops, loss, budgets):
+    """The best size for each budget, from runs of several sizes.
+
+    `sizes`, `flops` and `loss` are (num_runs,). Between the runs of a size,
+    log loss is interpolated in log operations; through the up to five sizes
+    around the lowest goes a parabola, as in `isoflop_optimum`. Returns the
+    budgets whose lowest point is not at an edge, and their best sizes.
+    Raises ValueError for fewer than three runs and values not positive.
+    """
+    check_runs(sizes, flops, loss, at_least=3)
+    sizes, x, y = np.asarray(sizes), np.log(flops), np.log(loss)
+    x, y, N = np.asarray(x), np.asarray(y), np.unique(sizes)
+    curves = []
+    for size in N:
+        mine = np.flatnonzero(sizes == size)
+        mine = mine[np.argsort(x[mine])]
+        log_loss = np.interp(
+            np.log(budgets), x[mine], y[mine], left=np.nan, right=np.nan
+        )
+        curves.append(np.exp(log_loss))
+    best = {}
+    for budget, column in zip(budgets, np.transpose(curves), strict=True):
+        there = np.flatnonzero(np.isfinite(column))
+        lowest = column[there].argmin() if len(there) else 0
+        if 0 < lowest < len(there) - 1:
+            near = there[max(0, lowest - 2) : lowest + 3]
+            with contextlib.suppress(ValueError):
+                best[budget] = isoflop_optimum(N[near], column[near])
+    return np.array(list(best)), np.array(list(best.values()))
+
+
+def effective_tokens(unique, tokens, worth):
+    """How many fresh tokens a text read again and again is worth.
+
+    `unique` tokens are read until `tokens` are; with each round more, less is
+    learned. However often it is read, the text is never worth more than
+    `worth` others of its length. (Muennighoff et al., 2023, section 3.1)
+    """
+    unique, tokens = in_double(unique), in_double(tokens)
+    repeats = np.maximum(tokens / unique - 1, 0)
+    gained = worth * (1 - np.exp(-repeats / worth))
+    return np.minimum(unique, tokens) + unique * gained
+
+
 # ---- Published constants ----
 
 PETAFLOP_DAY = 1e15 * 24 * 3600
@@ -368,6 +413,40 @@ DEVICES = {
 }
 
 
+def device_memory(config, batch_size=1, shards=1, tensor=1, recompute=False):
+    """Bytes that a device holds while it trains a GPT, part by part.
+
+    'weights' and 'gradients' have 2 bytes per parameter, 'moments', with the
+    weights in float32, 12 (Rajbhandari et al., 2020, section 3.1); `shards`
+    devices share these. 'activations' of `batch_size` windows have 34 bytes
+    per token and feature of a block, of which `tensor` devices share 24;
+    with `recompute` only the 2 of its input and, once, one block's
+    (Korthikanti et al., 2022, sections 4 and 5, with fused attention, which
+    keeps no scores). Those `tensor` devices share parameters, too. Raises
+    ValueError for numbers below 1.
+    """
+    for name, value in (
+        ('batch_size', batch_size),
+        ('shards', shards),
+        ('tensor', tensor),
+    ):
+        if not value >= 1:
+            raise ValueError(f'{name} is {value}, below 1')
+    parameters = count_parameters(config)[1] / (shards * tensor)
+    features = batch_size * config.max_len * config.num_hiddens
+    kept = 10 + 24 / tensor
+    block = kept * features
+    activations = config.num_blks * block
+    if recompute:
+        activations = config.num_blks * 2 * features + block
+    return {
+        'weights': 2 * parameters,
+        'gradients': 2 * parameters,
+        'moments': 12 * parameters,
+        'activations': activations,
+    }
+
+
 def plan_training(
     config,
     num_tokens,
@@ -379,10 +458,8 @@ def plan_training(
     """What it takes to train a GPT: a dictionary of estimates.
 
     'non_embedding' and 'parameters'; 'flops'; 'state' in bytes, 16 per
-    parameter for weights, gradients and AdamW in mixed precision
-    (Rajbhandari et al., 2020, section 3.1); 'activations' in bytes of
-    `batch_size` windows per device, 34 per feature of a block with fused
-    attention (Korthikanti et al., 2022, section 4); 'days' at a
+    parameter, and 'activations' in bytes of `batch_size` windows per device,
+    both as in `device_memory`; 'days' at a
     `utilization` of the peak; 'fits', whether the devices can hold it when
     the state is sharded. Raises ValueError for an unknown device and for
     values out of range.
@@ -400,9 +477,8 @@ def plan_training(
             raise ValueError(f'{name} is {value}, not a number from 1 on')
     non_embedding, parameters = count_parameters(config)
     flops, peak = train_flops(config, num_tokens), DEVICES[device]
-    features = in_double(config.num_hiddens) * config.num_blks
-    activations = 34 * features * config.max_len * in_double(batch_size)
-    state = 16 * parameters
+    memory = device_memory(config, batch_size)
+    activations, state = memory['activations'], 16 * parameters
     return {
         'non_embedding': non_embedding,
         'parameters': parameters,

@@ -763,13 +763,14 @@ def test_the_named_parts_are_what_was_recorded(recorded_texts):
     ours = 'small', 'rates', 'seeds', 'large', 'largest', 'few'
     linux = 'linux-doc-6.1.192'
     found = set(runs_of(recorded_texts, *ours))
-    found |= set(runs_of(recorded_texts, 'linux', text=linux))
+    theirs = 'linux', 'linux-largest'
+    found |= set(runs_of(recorded_texts, *theirs, text=linux))
     assert found <= made
     later = 'predicted', 'shapes', 'repeats', 'adamw'
     others = set(runs_of(recorded_texts, *later))
     assert made - found <= others
-    for name in (*ours, 'linux', *later):
-        text = linux if name == 'linux' else None
+    for name in scaling.PARTS:
+        text = linux if name in theirs else None
         assert runs_of(recorded_texts, name, text=text), name
 
 

@@ -32,8 +32,8 @@ RATES = '3e-3,6e-3,1.2e-2,2.4e-2,4.8e-2'
 UNIQUE = '2.5e3,8e3,2.5e4,8e4,2.5e5,8e5,2.5e6'
 NUM_EVALUATED = 65_536  # validation tokens that a loss is the mean of
 
-# What the recorded rows were made with, part by part; `linux` needs --text
-# with the folder Documentation of Linux 6.1.192
+# What the recorded rows were made with, part by part; the two of Linux
+# need --text with the folder Documentation of Linux 6.1.192
 PARTS = {
     'small': '--studies lr,grid',
     'rates': '--studies lr --sizes 8x1,16x1,16x2,32x2 --lrs 9.6e-2,1.92e-1',
@@ -45,7 +45,9 @@ PARTS = {
     'linux': '--studies lr,grid --num-steps 128 --batch-size 64 '
     '--lr-tokens 4e6 --lrs 1.5e-3,3e-3,6e-3,1.2e-2,2.4e-2 '
     '--sizes 32x2,64x2,128x3,192x4,256x6,384x6,512x8 --min-tokens 1e6 '
-    '--max-tokens 4.6e7 --budgets 1e12,3e12,1e13,3e13,1e14,3e14,1e15,3e15',
+    '--max-tokens 4.6e7 --budgets 1e12,3e12,1e13,3e13,1e14,3e14,1e15',
+    'linux-largest': '--studies grid --num-steps 128 --batch-size 64 '
+    '--sizes 512x8 --budgets 3e15 --max-tokens 4.6e7',
     'predicted': '--studies predicted',
     'shapes': '--studies lr,tokens --lrs 1.2e-2,2.4e-2,4.8e-2 --seeds 3 '
     '--sizes 48x1,32x2,24x4,16x8,96x1,64x2,48x4,32x8 --tokens 1e5,1e6',

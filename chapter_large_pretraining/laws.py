@@ -433,12 +433,14 @@ def device_memory(config, batch_size=1, shards=1, tensor=1, recompute=False):
         if not value >= 1:
             raise ValueError(f'{name} is {value}, below 1')
     parameters = count_parameters(config)[1] / (shards * tensor)
-    features = batch_size * config.max_len * config.num_hiddens
+    features = in_double(config.num_hiddens) * in_double(config.max_len)
+    features *= in_double(batch_size)
     kept = 10 + 24 / tensor
     block = kept * features
-    activations = config.num_blks * block
+    num_blks = in_double(config.num_blks)
+    activations = num_blks * block
     if recompute:
-        activations = config.num_blks * 2 * features + block
+        activations = num_blks * 2 * features + block
     return {
         'weights': 2 * parameters,
         'gradients': 2 * parameters,

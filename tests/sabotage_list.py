@@ -1363,10 +1363,7 @@ T5_DERIVATIVES = Sabotage(
                 (("('ReLU', 48, 'relu')", "('ReLU', 4, 'relu')"),),
                 (
                     'equal parameters, to 1 %',
-                    (
-                        'on average of the seeds the gate loses more than '
-                        '0.02 nats'
-                    ),
+                    ('on average of the seeds the gate gains nothing'),
                 ),
             ),
             Patch(

@@ -1,5 +1,6 @@
 """What a model costs, and how its loss falls with size, data and compute."""
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -159,6 +160,21 @@ def joint_loss(theta, log_N, log_D, log_loss, delta=1e-3):
     return huber(1, residual).sum(), np.array(gradient)
 
 
+def best_fit(loss, starts, data, bounds):
+    """The parameters of the lowest loss, by L-BFGS from each of the starts.
+
+    `loss(theta, *data)` returns a number and its gradient.
+    """
+    options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
+    fits = [
+        minimize(
+            loss, theta, data, 'L-BFGS-B', True, bounds=bounds, options=options
+        )
+        for theta in starts
+    ]
+    return min(fits, key=lambda fit: fit.fun).x
+
+
 def joint_starts(log_loss):
     """A grid of starting points for `fit_joint_law`, 675 of 5 numbers."""
     parts = np.median(log_loss) + np.log([0.1, 0.3, 0.6])
@@ -187,23 +203,77 @@ def fit_joint_law(N, D, loss, start=None, num_starts=12):
         b = np.log(start.B) - start.beta * shifts[1]
         starts = [(np.log(start.E), a, b, start.alpha, start.beta)]
     bounds = [(-15, None)] * 3 + [(0.01, 3)] * 2
-    options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
-    fits = [
-        minimize(
-            joint_loss,
-            theta,
-            data,
-            'L-BFGS-B',
-            True,
-            bounds=bounds,
-            options=options,
-        )
-        for theta in starts[:num_starts]
-    ]
-    e, a, b, alpha, beta = min(fits, key=lambda fit: fit.fun).x
+    e, a, b, alpha, beta = best_fit(
+        joint_loss, starts[:num_starts], data, bounds
+    )
     a, b = a + alpha * shifts[0], b + beta * shifts[1]
     E, A, B = np.exp([e, a, b]).tolist()
     return JointLaw(E, A, B, float(alpha), float(beta))
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractingLaw:
+    """The loss of N parameters trained on D tokens, without a floor.
+
+    Size and data interact: the larger of two debts hides the smaller one.
+    Called with numbers or arrays N and D. (Kaplan et al., 2020, section 4.1)
+    """
+
+    N_c: float
+    D_c: float
+    alpha: float
+    beta: float
+
+    def __call__(self, N, D):
+        size = (self.N_c / in_double(N)) ** (self.alpha / self.beta)
+        return (size + self.D_c / in_double(D)) ** self.beta
+
+
+def interacting_loss(theta, log_N, log_D, log_loss, delta=1e-3):
+    """Huber loss of an interacting law in logarithms, and its gradient.
+
+    `theta` is (log N_c, log D_c, alpha, beta); the rest as in `joint_loss`.
+    """
+    n, d, alpha, beta = theta
+    size, data = alpha / beta * (n - log_N), d - log_D
+    total = np.logaddexp(size, data)
+    residual = (beta * total - log_loss) / delta
+    pull = np.clip(residual, -1, 1) / delta
+    part = np.exp(size - total)  # of the debt that is due to size
+    gradient = [
+        alpha * (pull @ part),
+        beta * (pull @ (1 - part)),
+        pull @ (part * (n - log_N)),
+        pull @ (total - part * size),
+    ]
+    return huber(1, residual).sum(), np.array(gradient)
+
+
+def fit_interacting_law(N, D, loss, start=None, num_starts=12):
+    """The `InteractingLaw` with the smallest Huber loss in logarithms.
+
+    N, D and `loss` are (num_runs,). As `fit_joint_law`, which see.
+    """
+    check_runs(N, D, loss, at_least=6)
+    data = tuple(np.log(np.asarray(x)) for x in (N, D, loss))
+    if start is None:
+        exponents = 0.03, 0.1, 0.2, 0.4
+        starts = [
+            (data[0].max() + far / alpha, data[1].max() + far / beta,
+             alpha, beta)
+            for far in (0.1, 0.5, 1.0)
+            for alpha, beta in itertools.product(exponents, exponents)
+        ]  # fmt: skip
+        starts.sort(key=lambda theta: interacting_loss(theta, *data)[0])
+    else:
+        check_runs(dataclasses.astuple(start))
+        logs = np.log([start.N_c, start.D_c])
+        starts = [(*logs, start.alpha, start.beta)]
+    bounds = [(None, None)] * 2 + [(0.005, 3)] * 2
+    n, d, alpha, beta = best_fit(
+        interacting_loss, starts[:num_starts], data, bounds
+    )
+    return InteractingLaw(*np.exp([n, d]).tolist(), float(alpha), float(beta))
 
 
 def bootstrap(fit, *columns, num_samples=100, seed=0):
@@ -245,6 +315,50 @@ def isoflop_optimum(N, loss):
     if square <= 0:
         raise ValueError('the losses bend downward: there is no minimum')
     return float(np.exp(-slope / (2 * square)))
+
+
+def interpolated_optima(sizes, flops, loss, budgets):
+    """The best size for each budget, from runs of several sizes.
+
+    `sizes`, `flops` and `loss` are (num_runs,). Between the runs of a size,
+    log loss is interpolated in log operations; through the up to five sizes
+    around the lowest goes a parabola, as in `isoflop_optimum`. Returns the
+    budgets whose lowest point is not at an edge, and their best sizes.
+    Raises ValueError for fewer than three runs and values not positive.
+    """
+    check_runs(sizes, flops, loss, at_least=3)
+    sizes, x, y = np.asarray(sizes), np.log(flops), np.log(loss)
+    x, y, N = np.asarray(x), np.asarray(y), np.unique(sizes)
+    curves = []
+    for size in N:
+        mine = np.flatnonzero(sizes == size)
+        mine = mine[np.argsort(x[mine])]
+        log_loss = np.interp(
+            np.log(budgets), x[mine], y[mine], left=np.nan, right=np.nan
+        )
+        curves.append(np.exp(log_loss))
+    best = {}
+    for budget, column in zip(budgets, np.transpose(curves), strict=True):
+        there = np.flatnonzero(np.isfinite(column))
+        lowest = column[there].argmin() if len(there) else 0
+        if 0 < lowest < len(there) - 1:
+            near = there[max(0, lowest - 2) : lowest + 3]
+            with contextlib.suppress(ValueError):
+                best[budget] = isoflop_optimum(N[near], column[near])
+    return np.array(list(best)), np.array(list(best.values()))
+
+
+def effective_tokens(unique, tokens, worth):
+    """How many fresh tokens a text read again and again is worth.
+
+    `unique` tokens are read until `tokens` are; with each round more, less is
+    learned. However often it is read, the text is never worth more than
+    `worth` others of its length. (Muennighoff et al., 2023, section 3.1)
+    """
+    unique, tokens = in_double(unique), in_double(tokens)
+    repeats = np.maximum(tokens / unique - 1, 0)
+    gained = worth * (1 - np.exp(-repeats / worth))
+    return np.minimum(unique, tokens) + unique * gained
 
 
 # ---- Published constants ----
@@ -299,6 +413,42 @@ DEVICES = {
 }
 
 
+def device_memory(config, batch_size=1, shards=1, tensor=1, recompute=False):
+    """Bytes that a device holds while it trains a GPT, part by part.
+
+    'weights' and 'gradients' have 2 bytes per parameter, 'moments', with the
+    weights in float32, 12 (Rajbhandari et al., 2020, section 3.1); `shards`
+    devices share these. 'activations' of `batch_size` windows have 34 bytes
+    per token and feature of a block, of which `tensor` devices share 24;
+    with `recompute` only the 2 of its input and, once, one block's
+    (Korthikanti et al., 2022, sections 4 and 5, with fused attention, which
+    keeps no scores). Those `tensor` devices share parameters, too. Raises
+    ValueError for numbers below 1.
+    """
+    for name, value in (
+        ('batch_size', batch_size),
+        ('shards', shards),
+        ('tensor', tensor),
+    ):
+        if not value >= 1:
+            raise ValueError(f'{name} is {value}, below 1')
+    parameters = count_parameters(config)[1] / (shards * tensor)
+    features = in_double(config.num_hiddens) * in_double(config.max_len)
+    features *= in_double(batch_size)
+    kept = 10 + 24 / tensor
+    block = kept * features
+    num_blks = in_double(config.num_blks)
+    activations = num_blks * block
+    if recompute:
+        activations = num_blks * 2 * features + block
+    return {
+        'weights': 2 * parameters,
+        'gradients': 2 * parameters,
+        'moments': 12 * parameters,
+        'activations': activations,
+    }
+
+
 def plan_training(
     config,
     num_tokens,
@@ -310,10 +460,8 @@ def plan_training(
     """What it takes to train a GPT: a dictionary of estimates.
 
     'non_embedding' and 'parameters'; 'flops'; 'state' in bytes, 16 per
-    parameter for weights, gradients and AdamW in mixed precision
-    (Rajbhandari et al., 2020, section 3.1); 'activations' in bytes of
-    `batch_size` windows per device, 34 per feature of a block with fused
-    attention (Korthikanti et al., 2022, section 4); 'days' at a
+    parameter, and 'activations' in bytes of `batch_size` windows per device,
+    both as in `device_memory`; 'days' at a
     `utilization` of the peak; 'fits', whether the devices can hold it when
     the state is sharded. Raises ValueError for an unknown device and for
     values out of range.
@@ -331,9 +479,8 @@ def plan_training(
             raise ValueError(f'{name} is {value}, not a number from 1 on')
     non_embedding, parameters = count_parameters(config)
     flops, peak = train_flops(config, num_tokens), DEVICES[device]
-    features = in_double(config.num_hiddens) * config.num_blks
-    activations = 34 * features * config.max_len * in_double(batch_size)
-    state = 16 * parameters
+    memory = device_memory(config, batch_size)
+    activations, state = memory['activations'], 16 * parameters
     return {
         'non_embedding': non_embedding,
         'parameters': parameters,

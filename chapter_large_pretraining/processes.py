@@ -6,6 +6,7 @@ Processes are started by `torchrun`. Each takes its share of the rows of every
 batch. Gradients add up to those of one process with all the rows.
 """
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -49,25 +50,32 @@ class Run(utils.Run):
     dropped, so they must come in the same order. Under `torchrun` the
     processes share every batch among them, as many rows each, and with
     `shard` also the parameters; then the model stays sharded. Rows without
-    labels add nothing, and a process may have no others. The first process
-    shows the progress. Raises ValueError for `checkpoint_every` below one, an
-    unfitting checkpoint, and `shard` without `torchrun`.
+    labels add nothing, and a process may have no others. Each takes its rows
+    in `accumulate` parts, one after the other, which saves memory; whole
+    gradients are exchanged once per step, sharded ones with every part. The
+    first process shows the progress. Raises ValueError for numbers below
+    one, an unfitting checkpoint, and `shard` without `torchrun`.
     """
 
     muon = ShardedMuon
 
-    def __init__(self, checkpoint=None, checkpoint_every=100, shard=False):
-        if checkpoint_every < 1:
-            raise ValueError(
-                f'checkpoint_every is {checkpoint_every}, below 1'
-            )
+    def __init__(
+        self, checkpoint=None, checkpoint_every=100, shard=False, accumulate=1
+    ):
+        for name, value in (
+            ('checkpoint_every', checkpoint_every),
+            ('accumulate', accumulate),
+        ):
+            if value < 1:
+                raise ValueError(f'{name} is {value}, below 1')
         self.checkpoint = Path(checkpoint) if checkpoint else None
         self.checkpoint_every, self.shard = checkpoint_every, shard
+        self.accumulate = accumulate
 
     def prepare(self, model, settings):
         self.rank, self.world = rank_and_world()
         self.quiet, self.states = self.rank > 0, None
-        self.runner = parallelize(model, self.shard)
+        self.runner = parallelize(model, self.shard, self.accumulate > 1)
         optimizers = super().prepare(model, settings)
         if self.checkpoint and self.checkpoint.exists():
             saved = load_checkpoint(
@@ -87,12 +95,35 @@ class Run(utils.Run):
         yield from super().steps(mine)
 
     def forward(self, loss_fn, batch):
-        with utils.autocast(self.device):
-            loss, n = self.runner(loss_fn, batch)
-        total, num_labels = total_of((loss.item() * n, n), self.device)
+        parts = [
+            share(batch, i, self.accumulate) for i in range(self.accumulate)
+        ]
+        sums = []
+        for part in parts[:-1]:
+            with self.apart():
+                loss, n = self.loss_of(loss_fn, part)
+                (loss * n).backward()
+            sums.append((loss.item() * n, n))
+        loss, n = self.loss_of(loss_fn, parts[-1])
+        sums.append((loss.item() * n, n))
+        sums = [sum(column) for column in zip(*sums, strict=True)]
+        total, num_labels = total_of(sums, self.device)
         self.keep(total / max(1, num_labels), int(num_labels))
         # gradients are averaged over processes, not over their labels
-        return loss * (n * self.world / num_labels)
+        scale = self.world / num_labels
+        for p in self.model.parameters():
+            if p.grad is not None:  # of the parts before
+                p.grad.mul_(scale)
+        return loss * (n * scale)
+
+    def loss_of(self, loss_fn, part):
+        with utils.autocast(self.device):
+            return self.runner(loss_fn, part)
+
+    def apart(self):
+        """A context in which whole gradients are not exchanged."""
+        whole = isinstance(self.runner, nn.parallel.DistributedDataParallel)
+        return self.runner.no_sync() if whole else contextlib.nullcontext()
 
     def record(self, rate, eval_fn, eval_every):
         super().record(rate, eval_fn, eval_every)
@@ -197,14 +228,14 @@ def rank_and_world():
 
 
 def share(batch, rank, world):
-    """This process's rows of a tensor, or of each of a tuple of tensors.
+    """Rows of a tensor, or of each of a tuple of tensors, one in `world`.
 
-    Raises ValueError for fewer rows than processes.
+    Raises ValueError for fewer rows than shares.
     """
     if isinstance(batch, (tuple, list)):
         return tuple(share(X, rank, world) for X in batch)
     if len(batch) < world:
-        raise ValueError(f'{len(batch)} rows in a batch, {world} processes')
+        raise ValueError(f'{len(batch)} rows in a batch, {world} shares')
     return batch[rank::world]
 
 
@@ -230,12 +261,13 @@ class Runner(nn.Module):
         return function(self.model, *inputs)
 
 
-def parallelize(model, shard=False):
+def parallelize(model, shard=False, in_parts=False):
     """A `Runner` of `model` for all processes.
 
     Data-parallel, each process holds the whole model and the gradients are
     averaged (Li et al., 2020). With `shard` it holds one part of every
     parameter, and gathers a block when it needs it (Zhao et al., 2023).
+    `in_parts` is for batches of which only the last part is exchanged.
     Raises ValueError for `shard` without `torchrun`.
     """
     world, runner = rank_and_world()[1], Runner(model)
@@ -250,4 +282,6 @@ def parallelize(model, shard=False):
         return fully_shard(runner, mesh=mesh, reshard_after_forward=True)
     if world == 1:
         return runner
-    return nn.parallel.DistributedDataParallel(runner, static_graph=True)
+    return nn.parallel.DistributedDataParallel(
+        runner, static_graph=not in_parts, find_unused_parameters=in_parts
+    )

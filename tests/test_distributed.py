@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import utils
-from processes import parallelize, rank_and_world, share
+from processes import Run, parallelize, rank_and_world, share
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = ROOT / 'chapter_large_pretraining'
@@ -57,7 +57,8 @@ def run(mode, steps, checkpoint, result, kind='full'):
     history = utils.train(
         model, data, loss_fn, 8, lr=2e-3, warmup=2, eval_fn=eval_fn,
         eval_every=4,
-        run=Run(f'{folder}/{checkpoint}.pt', 4, shard=mode == 'shard'))
+        run=Run(f'{folder}/{checkpoint}.pt', 4, shard='shard' in mode,
+                accumulate=2 if 'parts' in mode else 1))
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     if rank_and_world()[0] == 0:
@@ -100,21 +101,29 @@ for scenario in scenarios:
         run(mode, int(steps), *names)
 
 if rank_and_world()[1] > 1:
-    model, sent = new_model(), []
+    sent = []
 
     def hook(state, bucket):
         sent.append(bucket.buffer().nbytes)
         work = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
         return work.then(lambda work: work.value()[0] / 2)
 
-    runner = parallelize(model)
-    runner.register_comm_hook(None, hook)
-    for _ in range(2):
+    class Counted(Run):
+        def prepare(self, model, settings):
+            optimizers = super().prepare(model, settings)
+            self.runner.register_comm_hook(None, hook)
+            return optimizers
+
+    totals = []
+    for accumulate in (1, 2):
+        model = new_model()
         sent.clear()
-        runner(utils.lm_loss, data[0])[0].backward()
+        utils.train(model, data, utils.lm_loss, 3,
+                    run=Counted(accumulate=accumulate))
+        totals.append(sum(sent))
     if rank_and_world()[0] == 0:
         num_params = sum(p.numel() for p in model.parameters())
-        torch.save((sum(sent), num_params), f'{folder}/bytes.result')
+        torch.save((totals, num_params), f'{folder}/bytes.result')
     dist.destroy_process_group()
 """
 
@@ -154,12 +163,15 @@ def results(tmp_path_factory):
         'one,8,whole,one',
         'one,4,a,half',
         'one,4,b,half',
+        'one-parts,8,p,one-parts',
         'one,8,bare,bare-one,bare',
         'one,bert,bert-one',
     )
     python(
         'ddp,8,ddp,ddp',
         'shard,8,shard,shard',
+        'ddp-parts,8,q,ddp-parts',
+        'shard-parts,8,r,shard-parts',
         'ddp,4,c,half',
         'shard,4,d,half',
         'ddp,8,a,one-ddp',
@@ -180,10 +192,16 @@ def results(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'way',
-    ['ddp', 'shard', 'one-ddp', 'one-shard', 'ddp-one', 'shard-one'],
+    [
+        *('ddp', 'shard', 'one-ddp', 'one-shard', 'ddp-one', 'shard-one'),
+        *('one-parts', 'ddp-parts', 'shard-parts'),
+    ],
 )
 def test_two_processes_are_one(results, way):
-    """`a-b` is half of the training by a, from its checkpoint on by b."""
+    """`a-b` is half of the training by a, from its checkpoint on by b.
+
+    `a-parts` takes each batch in two parts.
+    """
     state, loss, eval_loss, tokens = results['one']
     other, *figures, their_tokens = results[way]
     assert len(loss) == 8 and tokens == their_tokens
@@ -224,8 +242,15 @@ def test_half_a_training_is_not_the_whole(results):
 
 @pytest.mark.slow
 def test_each_step_sends_every_gradient_once(results):
+    """In three steps of one part, and in three of two parts."""
     sent, num_params = results['bytes']
-    assert sent == 4 * num_params
+    assert sent == [3 * 4 * num_params] * 2
+
+
+def test_numbers_below_one_are_named():
+    for name in ('checkpoint_every', 'accumulate'):
+        with pytest.raises(ValueError, match=f'{name} is 0, below 1'):
+            Run(**{name: 0})
 
 
 def test_shares_are_all_the_rows():
@@ -233,7 +258,7 @@ def test_shares_are_all_the_rows():
     parts = [share((X, (y,)), rank, 2) for rank in range(2)]
     assert sorted(torch.cat([p[1][0] for p in parts]).tolist()) == [*range(5)]
     assert all(torch.equal(p[0], X[p[1][0]]) for p in parts)
-    with pytest.raises(ValueError, match='2 rows in a batch, 3 processes'):
+    with pytest.raises(ValueError, match='2 rows in a batch, 3 shares'):
         share(X[:2], 0, 3)
 
 

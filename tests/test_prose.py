@@ -24,7 +24,7 @@ from execute import CHAPTER
 
 ELSEWHERE = {
     ('index', '150'): 'tests/test_project.py counts at this speed',
-    ('scaling', '40 percent'): 'a default of laws.plan_training',
+    ('scaling_machines', '40 percent'): 'a default of laws.plan_training',
 }
 NOTEBOOKS = sorted(path.stem for path in CHAPTER.glob('*.ipynb'))
 

@@ -167,6 +167,69 @@ def test_power_law_is_recovered(exponent, scale, seed):
     assert noisy.exponent == pytest.approx(exponent, abs=0.004)
 
 
+INTERACTING = laws.InteractingLaw(8.8e13, 5.4e13, 0.076, 0.103)
+
+
+def test_interacting_law_is_recovered():
+    """Kaplan et al. (2020), equation 1.5 and table 2, but for a constant."""
+    N, D, _ = grid_runs(TRUE, 0)
+    found = laws.fit_interacting_law(N, D, INTERACTING(N, D))
+    for name, value in vars(INTERACTING).items():
+        assert getattr(found, name) == pytest.approx(value, rel=0.02)
+    again = laws.fit_interacting_law(N, D, INTERACTING(N, D), start=found)
+    assert again(1e9, 1e10) == pytest.approx(INTERACTING(1e9, 1e10), rel=1e-4)
+    # with one debt only it is a power law
+    assert INTERACTING(1e9, 1e30) == pytest.approx(
+        PowerLaw(8.8e13, 0.076)(1e9)
+    )
+    with pytest.raises(ValueError, match='5 runs, fewer'):
+        laws.fit_interacting_law([1] * 5, [1] * 5, [1] * 5)
+
+
+@pytest.mark.parametrize(
+    'theta', [(20, 18, 0.1, 0.2), (28, 14, 0.3, 0.2), (23, 26, 0.08, 0.9)]
+)
+def test_gradient_of_the_interacting_loss(theta):
+    N, D, loss = (np.log(x) for x in grid_runs(TRUE, 0.3, 3))
+    theta = np.array(theta)
+    gradient = laws.interacting_loss(theta, N, D, loss, 10.0)[1]
+    for i, step in enumerate(np.eye(4) * 1e-6):
+        up = laws.interacting_loss(theta + step, N, D, loss, 10.0)[0]
+        down = laws.interacting_loss(theta - step, N, D, loss, 10.0)[0]
+        assert (up - down) / 2e-6 == pytest.approx(
+            gradient[i], rel=1e-3, abs=1e-3
+        )
+
+
+def test_interpolated_optima_are_those_of_the_law():
+    budgets = np.geomspace(1e20, 1e22, 5)
+    sizes = np.geomspace(1e8, 1e11, 13)
+    N, C = map(np.ravel, np.meshgrid(sizes, np.geomspace(1e19, 1e23, 33)))
+    loss = TRUE(N, C / 6 / N)
+    found, best = laws.interpolated_optima(N, C, loss, budgets)
+    assert found.tolist() == budgets.tolist()
+    assert best == pytest.approx(TRUE.optimum(budgets)[0], rel=0.1)
+    falling = 1 / N  # the largest is the best: at the edge, so left out
+    assert not len(laws.interpolated_optima(N, C, falling, budgets)[0])
+    assert not len(laws.interpolated_optima(N, C, loss, [1e30])[0])
+    with pytest.raises(ValueError, match='-1 is not a positive'):
+        laws.interpolated_optima([1, 2, -1], [1, 2, 3], [1, 2, 3], [1])
+
+
+def test_effective_tokens():
+    """Fresh tokens count in full, the second round nearly, and all a limit."""
+    assert laws.effective_tokens(100, 50, 15.4) == 50
+    assert laws.effective_tokens(100, 100, 15.4) == 100
+    # at R* repetitions 1 - 1/e of the limit is reached
+    assert laws.effective_tokens(1, 11, 10.0) == pytest.approx(
+        1 + 10 * (1 - np.exp(-1))
+    )
+    assert laws.effective_tokens(100, 1e9, 15.4) == pytest.approx(1640)
+    assert laws.effective_tokens(100, 200, 15.4) == pytest.approx(197, abs=1)
+    many = laws.effective_tokens(np.array([100, 100]), np.array([50, 400]), 1)
+    assert many[0] == 50 and 100 < many[1] < 200
+
+
 LAWS = [TRUE, HOFFMANN['printed'], JointLaw(0.4, 30, 600, 0.2, 0.4)]
 
 
@@ -365,9 +428,32 @@ def test_plan_of_gpt3():
     assert plan['parameters'] == pytest.approx(174.6e9, rel=0.001)
     assert plan['flops'] == pytest.approx(3.3e23, rel=0.05)
     assert plan['state'] == 16 * plan['parameters']
+    assert plan['activations'] == 34 * 96 * 12288 * 2048
     assert plan['days'] == pytest.approx(
         plan['flops'] / (DEVICES['V100'].flops * 0.25 * 1e4) / 86400
     )
     assert not plan_training(config, 300e9, 'V100', 1)['fits']
     half = plan_training(config, 150e9, 'V100', 10_000, 0.25)
     assert half['days'] == pytest.approx(plan['days'] / 2)
+
+
+def test_memory_of_gpt3():
+    config = Config(50257, 12288, 96, 96, 2048)
+    whole = laws.device_memory(config)
+    assert [*whole] == ['weights', 'gradients', 'moments', 'activations']
+    parameters = count_parameters(config)[1]
+    assert sum([*whole.values()][:3]) == 16 * parameters
+    shared = laws.device_memory(config, shards=64, tensor=8)
+    assert shared['moments'] == pytest.approx(whole['moments'] / 512)
+    assert shared['activations'] == pytest.approx(
+        (10 + 3) / 34 * whole['activations']
+    )
+    again = laws.device_memory(config, recompute=True)
+    assert again['weights'] == whole['weights']
+    one = 34 * 12288 * 2048
+    assert again['activations'] == one + 96 * 2 * 12288 * 2048
+    twice = laws.device_memory(config, batch_size=2)
+    assert twice['activations'] == 2 * whole['activations']
+    for name in ('batch_size', 'shards', 'tensor'):
+        with pytest.raises(ValueError, match=f'{name} is 0, below 1'):
+            laws.device_memory(config, **{name: 0})

@@ -21,6 +21,7 @@ PAGES = [
     't5_derivatives',
     'gpt',
     'scaling',
+    'scaling_machines',
     'bibliography',
 ]
 NOTEBOOKS = PAGES[:-1]

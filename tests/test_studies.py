@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -728,6 +729,100 @@ def test_the_recorded_runs():
         assert measured.flops_hoffmann == flops
     tuned = data[data.study == 'lr'].groupby(['corpus', 'num_hiddens'])
     assert tuned.lr.nunique().min() >= 4
+
+
+@pytest.fixture
+def recorded_texts(monkeypatch):
+    """Rows of the record, and the name, digest and length of their texts."""
+    rows, _ = scaling.STUDY.read(RECORDED)
+    digests, lengths = {}, {}
+    for run, _, _ in rows:
+        digests[run.corpus] = run.corpus_digest
+        longest = max(run.unique_tokens, lengths.get(run.corpus, 0))
+        lengths[run.corpus] = longest
+
+    def load(text, vocab_size):
+        name = text or 'documentation'
+        corpus = types.SimpleNamespace(name=name)
+        return corpus, digests[name], range(lengths[name]), None
+
+    monkeypatch.setattr(scaling, 'load', load)
+    return rows
+
+
+def runs_of(rows, *parts, text=None):
+    words = [str(RECORDED), '--parts', ','.join(parts), '--device', 'cpu']
+    words += ['--text', text] if text else []
+    options = runner.arguments(scaling.STUDY, words)
+    return runner.planned(scaling.STUDY, rows, options)[0]
+
+
+def test_the_named_parts_are_what_was_recorded(recorded_texts):
+    """The commands in PARTS plan every row, and none that is not there."""
+    made = {row.run for row in recorded_texts}
+    ours = 'small', 'rates', 'seeds', 'large', 'largest', 'few'
+    linux = 'linux-doc-6.1.192'
+    found = set(runs_of(recorded_texts, *ours))
+    theirs = 'linux', 'linux-largest'
+    found |= set(runs_of(recorded_texts, *theirs, text=linux))
+    assert found <= made
+    later = 'predicted', 'shapes', 'repeats', 'adamw'
+    others = set(runs_of(recorded_texts, *later))
+    assert made - found <= others
+    for name in scaling.PARTS:
+        text = linux if name in theirs else None
+        assert runs_of(recorded_texts, name, text=text), name
+
+
+def test_the_predicted_run_is_new_and_larger(recorded_texts):
+    (run,) = runs_of(recorded_texts, 'predicted')
+    others = [row.run for row in recorded_texts if row.run.study == 'grid']
+    others = [other for other in others if other.corpus == run.corpus]
+    assert run.num_hiddens > max(other.num_hiddens for other in others)
+    assert run.tokens == 413_696 < run.unique_tokens and run.lr == 0.012
+
+
+@pytest.mark.parametrize('law', scaling.PREDICTED, ids=' '.join)
+def test_the_prediction_follows_from_the_rows(law):
+    """It does not change when the run that it is about is recorded."""
+    form, count, which = law
+    data = scaling.read_runs(RECORDED)
+    grid = data[(data.study == 'grid') & (data.corpus == 'documentation')]
+    grid = grid.groupby(['num_hiddens', 'num_blks', 'tokens']).mean(
+        numeric_only=True
+    )
+    grid = grid.reset_index()
+    if which == 'one epoch':
+        grid = grid[grid.tokens <= grid.unique_tokens]
+    fit = getattr(laws, f'fit_{form}_law')
+    fitted = fit(grid[count], grid.tokens, grid.valid_loss)
+    config = utils.Config(1024, 384, 12, 4, 64)
+    sizes = laws.count_parameters(config)
+    size = sizes[0 if count == 'non_embedding' else 1]
+    loss = fitted(size, 413_696)
+    assert loss == pytest.approx(scaling.PREDICTED[law], abs=0.002)
+
+
+def test_a_part_that_is_not_recorded_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        runner.main(['scaling', 'none.csv', '--parts', 'small,huge'])
+    assert "'huge' is not one of ['small'," in capsys.readouterr().err
+
+
+def test_repeated_texts_and_amounts(command, texts):
+    """Study `repeat` reads a text n times, study `tokens` any amount."""
+    words = [*command, '--studies', 'lr,tokens,repeat', '--dry-run']
+    words += ['--tokens', '640,1280', '--rounds', '1,3']
+    options = runner.arguments(scaling.STUDY, words[1:])
+    runs = scaling.plan([], options)
+    shown = {study: [] for study in ('lr', 'tokens', 'repeat')}
+    for run in runs:
+        shown[run.study].append(run)
+    assert len(shown['lr']) == 4
+    assert sorted(r.tokens for r in shown['tokens']) == [640] * 2 + [1280] * 2
+    for run in shown['repeat']:
+        rounds = run.tokens / run.unique_tokens
+        assert run.num_hiddens == 16 and round(rounds) in (1, 3)
 
 
 def test_the_cheapest_recorded_row_can_be_repeated():

@@ -256,7 +256,7 @@ MODELS = [
         2022,
         'decoder',
         stated=137e9,
-        tokens=168e9,
+        tokens=430e9,
         config=Config(
             32000,
             8192,
@@ -266,9 +266,10 @@ MODELS = [
             head_width=128,
             bias=False,
         ),
-        source='Thoppilan et al. (2022), section 3; tokens: Hoffmann et al. '
-        '(2022), table 1',
-        note='stated without embeddings',
+        source='Thoppilan et al. (2022), section 3; tokens: from the 3.55e23 '
+        'operations of its estimate of energy and carbon',
+        note='stated without embeddings; tokens: operations / 6 N, where '
+        'Hoffmann et al. (2022), table 1, have 168 billion',
         positions='relative',
         gated=True,
         states_non_embedding=True,

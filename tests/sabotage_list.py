@@ -868,6 +868,11 @@ T5 = Sabotage(
                 ),
             ),
             Patch(
+                'the tables take the number that fits worst',
+                (('by_length[length][k] * share[k]', '-share[k]'),),
+                ('of their number, two words on each side tell more than T5',),
+            ),
+            Patch(
                 'both run without a cache',
                 (('use_cache=use_cache', 'use_cache=False'),),
                 ('the cache saves more than half of the time',),
@@ -942,11 +947,6 @@ T5 = Sabotage(
                 'a hundred texts',
                 (('world.unlabelled(32000)', 'world.unlabelled(100)'),),
                 ('the loss ends a nat below the bigram table',),
-            ),
-            Patch(
-                'the tables take the number that fits worst',
-                (('by_length[length][k] * share[k]', '-share[k]'),),
-                ('of their number, two words on each side tell more than T5',),
             ),
             Patch(
                 'small outputs',
@@ -1256,11 +1256,11 @@ T5_TASKS = Sabotage(
                 ),
             ),
             Patch(
-                'the article is hidden instead of the adjective',
+                'the noun is hidden instead of the adjective',
                 (
                     (
                         'for word in (noun, adjective)\n',
-                        'for word in (noun, article)\n',
+                        'for word in (noun, noun)\n',
                     ),
                 ),
                 ('the adjective is not needed for it',),

@@ -31,25 +31,25 @@ TODAY = {
     'activation': 'gated_silu',
     'num_kv_heads': 2,
 }
+GATED = {'activation': 'gated_silu', 'ffn_num_hiddens': 171}
 ALL_FOUR = {**TODAY, 'ffn_num_hiddens': 192}
 CHANGES = {  # with the widths of feed-forward that give equal parameters
     'none': {},
     'rotary positions': {'positions': 'rotary'},
-    'relative biases': {'positions': 'relative'},
     'linear biases': {'positions': 'linear'},
     'no positions': {'positions': 'none'},
     'RMS norm': {'norm': 'rms'},
-    'gated SiLU': {'activation': 'gated_silu', 'ffn_num_hiddens': 171},
-    'gated GELU': {'activation': 'gated_gelu', 'ffn_num_hiddens': 171},
+    'gated SiLU': GATED,
     'two key heads': {'num_kv_heads': 2},
     'two key heads and wider': {'num_kv_heads': 2, 'ffn_num_hiddens': 288},
     'one key head': {'num_kv_heads': 1},
     'one key head and wider': {'num_kv_heads': 1, 'ffn_num_hiddens': 304},
     'all four': ALL_FOUR,
-    'long windows': {'length': LONG},
     'rotary on long windows': {'positions': 'rotary', 'length': LONG},
     'none at half the rate': {'lr': RATE / 2},
     'none at twice the rate': {'lr': RATE * 2},
+    'gated SiLU at half the rate': {**GATED, 'lr': RATE / 2},
+    'gated SiLU at twice the rate': {**GATED, 'lr': RATE * 2},
     'all four at half the rate': {**ALL_FOUR, 'lr': RATE / 2},
     'all four at twice the rate': {**ALL_FOUR, 'lr': RATE * 2},
 }
@@ -80,9 +80,9 @@ class Run:
         runner.check_values(
             self,
             length=(LENGTH, LONG),
-            positions=('learned', 'rotary', 'relative', 'linear', 'none'),
+            positions=('learned', 'rotary', 'linear', 'none'),
             norm=('layer', 'rms'),
-            activation=('gelu', 'gated_gelu', 'gated_silu'),
+            activation=('gelu', 'gated_silu'),
             num_kv_heads=(1, 2, 4),
         )
         runner.check_least(self, seed=0, num_steps=1, ffn_num_hiddens=1)
@@ -164,14 +164,8 @@ class BiasedGPT(utils.GPT):
 
     def __init__(self, config, positions):
         super().__init__(config)
-        self.pos_embedding = self.bias = None
-        if positions == 'linear':
-            self.bias = LinearBias(config)
-        if positions == 'relative':  # T5's; all buckets occur in training
-            buckets = {'num_buckets': 16, 'max_distance': LENGTH // 2}
-            self.bias = utils.RelativeBias(
-                dataclasses.replace(config, **buckets), bidirectional=False
-            )
+        self.pos_embedding = None
+        self.bias = LinearBias(config) if positions == 'linear' else None
 
     def encode(self, X, mask=None, caches=None):
         """The output of the blocks: (batch, num_steps, num_hiddens)."""

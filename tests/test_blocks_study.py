@@ -97,7 +97,7 @@ def test_one_thing_differs_and_all_four_are_those_of_today():
         assert {*settings} <= {*plain}
         changed = {*settings} - {'ffn_num_hiddens', 'lr'}
         assert all(settings[key] != plain[key] for key in settings)
-        if 'all four' not in name and name != 'rotary on long windows':
+        if name not in ('all four', 'rotary on long windows'):
             assert len(changed) == (not name.startswith('none'))
             assert ('lr' in settings) == (' rate' in name)
     config = blocks.Run('all four', 0, '', **blocks.ALL_FOUR).config

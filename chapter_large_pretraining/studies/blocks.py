@@ -50,8 +50,6 @@ CHANGES = {  # with the widths of feed-forward that give equal parameters
     'none at twice the rate': {'lr': RATE * 2},
     'gated SiLU at half the rate': {**GATED, 'lr': RATE / 2},
     'gated SiLU at twice the rate': {**GATED, 'lr': RATE * 2},
-    'all four at half the rate': {**ALL_FOUR, 'lr': RATE / 2},
-    'all four at twice the rate': {**ALL_FOUR, 'lr': RATE * 2},
 }
 
 

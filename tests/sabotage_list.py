@@ -40,6 +40,7 @@ TASKS = 'chapter_large_pretraining/studies/tasks.csv'
 TEXT_TO_TEXT = 'chapter_large_pretraining/studies/text_to_text.csv'
 DERIVATIVES = 'chapter_large_pretraining/studies/derivatives.csv'
 MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
+BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
@@ -462,7 +463,10 @@ BERT = Sabotage(
                             ),
                         ),
                         (
-                            'norm,1,1600,post,0.07,1,1,0.3,muon,0.01,padding,8',
+                            (
+                                ''
+                                'norm,1,1600,post,0.07,1,1,0.3,muon,0.01,padding,8'
+                            ),
                             (
                                 'norm,1,1600,post,0.07,1,1,0.3,muon,0.01,padd'
                                 'ing,18'
@@ -479,7 +483,10 @@ BERT = Sabotage(
                             ),
                         ),
                         (
-                            '850,1.0,1.0,0.6840000152587891,0.5586733818054199',
+                            (
+                                ''
+                                '850,1.0,1.0,0.6840000152587891,0.5586733818054199'
+                            ),
                             '850,0.6,1.0,0.684,0.9',
                         ),
                         ('0.9605887532234192', '2.6'),
@@ -595,7 +602,10 @@ BERT_PUBLISHED = Sabotage(
                             'minilm,64,0.0001,24,200,800,0,0.665,0.5,nan,',
                         ),
                         (
-                            'embeddings,512,100.0,0,200,800,0,0.785,0.7275,nan,',
+                            (
+                                ''
+                                'embeddings,512,100.0,0,200,800,0,0.785,0.7275,nan,'
+                            ),
                             'embeddings,512,100.0,0,200,800,0,0.785,0.9,nan,',
                         ),
                         (
@@ -1696,6 +1706,302 @@ GPT = Sabotage(
     definitional={},
 )
 
+GPT_TODAY = Sabotage(
+    runs=(
+        (
+            Patch(
+                'positions turn nothing in the models',
+                (
+                    (
+                        'turned = pairs * turns(start, num_steps, d, base, '
+                        'X.device)',
+                        'turned = pairs',
+                        UTILS,
+                    ),
+                ),
+                (
+                    'rotary positions: 0.12 nats less than learned ones',
+                    'all four: 0.12 nats less than none of them',
+                    'the recorded figure comes out again',
+                    'SmolLM2 foresees more than half of the tokens, in every '
+                    'draw',
+                    'the best head of one draw does it in another, of another '
+                    'length',
+                ),
+            ),
+            Patch(
+                'each step turns further than the one before',
+                (
+                    (
+                        'angle = position * math.radians(30)',
+                        'angle = position**2 * math.radians(30)',
+                    ),
+                ),
+                ('turned: one score for each distance',),
+            ),
+            Patch(
+                'the turned vector is added to the first one',
+                (
+                    (
+                        'turned = pairs * turns(start, num_steps, d, base, '
+                        'X.device)',
+                        'turned = pairs * (1 + turns(start, num_steps, d, '
+                        'base, X.device))',
+                    ),
+                ),
+                (
+                    'all pairs of positions: turned, scores depend on the '
+                    'distance only',
+                ),
+            ),
+            Patch(
+                'nothing is added',
+                (
+                    (
+                        'added = torch.randn(64, 2',
+                        'added = 0 * torch.randn(64, 2',
+                    ),
+                    ('P = torch.randn(64, 16)', 'P = torch.zeros(64, 16)'),
+                ),
+                (
+                    'vectors added: not',
+                    'all pairs of positions: with vectors added they do not',
+                ),
+            ),
+            Patch(
+                'the mean square is that of the deviations',
+                (("'RMS': x / math.sqrt(6)", "'RMS': x / math.sqrt(2)"),),
+                ('PyTorch computes the same',),
+            ),
+            Patch(
+                'RMS norm with a large epsilon',
+                (('nn.RMSNorm(3, eps=1e-5)', 'nn.RMSNorm(3, eps=5.0)'),),
+                ('scale: neither changes',),
+            ),
+            Patch(
+                'the gate is added',
+                (
+                    (
+                        (
+                            'return self.activation(self.W_gate(X)) * '
+                            'self.W_in(X)'
+                        ),
+                        (
+                            'return self.activation(self.W_gate(X)) + '
+                            'self.W_in(X)'
+                        ),
+                    ),
+                ),
+                (
+                    'as by hand',
+                    'the gated network is nearer to the product, in every run',
+                ),
+            ),
+            Patch(
+                'heads of keys in the other order',
+                (
+                    (
+                        'shared = fused_attention(Q, K, V)',
+                        'shared = fused_attention(Q, K.flip(1), V)',
+                    ),
+                ),
+                ('neighbors share a head of keys and values',),
+            ),
+            Patch(
+                'the formula counts heads of queries',
+                (
+                    (
+                        'numbers = 2 * config.num_blks * config.num_kv_heads',
+                        'numbers = 2 * config.num_blks * config.num_heads',
+                    ),
+                ),
+                ('caches hold what the formula says, in 32 bits',),
+            ),
+            Patch(
+                'all have 96 heads of keys',
+                (
+                    (
+                        'K, V = torch.randn(2, 1, heads, 2048, 128)',
+                        'K, V = torch.randn(2, 1, 96, 2048, 128)',
+                    ),
+                ),
+                ('one head for all is read in half the time or less',),
+            ),
+            Patch(
+                'keys of nine heads in the count by hand',
+                (('= 576, 1536, 3 * 64, 30', '= 576, 1536, 9 * 64, 30'),),
+                (
+                    'this is what the class makes',
+                    'as many as counted by hand',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'training windows of 512 tokens',
+                (
+                    (
+                        'corpora.windows(train_tokens, 16, 64, seed)',
+                        'corpora.windows(train_tokens, 2, 512, seed)',
+                    ),
+                ),
+                (
+                    'learned: twice the length costs 0.4 nats',
+                    'rotary: eight times the length costs 0.4 nats',
+                ),
+            ),
+            Patch(
+                'no angle',
+                (('position * math.radians(30)', 'position * 0.0'),),
+                ('another distance, another score',),
+            ),
+            Patch(
+                'layer norm twice',
+                (
+                    (
+                        "'RMS': nn.RMSNorm(3, eps=1e-5)",
+                        "'RMS': nn.LayerNorm(3)",
+                    ),
+                ),
+                ('shift: only RMS norm does',),
+            ),
+            Patch(
+                'no other order',
+                (("'0 1 0 1': [0, 1, 0, 1]", "'0 1 0 1': [0, 0, 1, 1]"),),
+                ('any other order is another layer',),
+            ),
+            Patch(
+                'new tokens stand at position 0',
+                (
+                    (
+                        'Q, K, V = self.project(X, 0 if cache is None else '
+                        'len(cache))',
+                        'Q, K, V = self.project(X, 0)',
+                        UTILS,
+                    ),
+                ),
+                ('with the cache, the scores are those without',),
+            ),
+            Patch(
+                'SmolLM2 in the place of our model',
+                (
+                    (
+                        'second_reading(today, twice(31, seed, 1024))',
+                        'second_reading(smollm2, twice(31, seed))',
+                    ),
+                ),
+                ('our model does not',),
+            ),
+            Patch(
+                'weight on all places up to the one that followed',
+                (
+                    (
+                        'return maps.diagonal(-offset, 1, 2)',
+                        'return maps.cumsum(-1).diagonal(-1, 1, 2)',
+                    ),
+                ),
+                ('and is one of few',),
+            ),
+        ),
+        (
+            Patch(
+                'the band hides nothing',
+                (
+                    (
+                        'band = causal_mask(512).triu(-63)',
+                        'band = causal_mask(512)',
+                    ),
+                ),
+                (
+                    'rotary: without the distances never trained it costs '
+                    'nothing',
+                ),
+            ),
+            Patch(
+                'the place beside what followed is hidden',
+                (
+                    (
+                        'place.diagonal(-offset).zero_()',
+                        'place.diagonal(-offset - 3).zero_()',
+                    ),
+                ),
+                ('without the best twelve almost nothing is foreseen',),
+            ),
+        ),
+        (
+            Patch(
+                'the twelve others are the best twelve',
+                (
+                    (
+                        '.manual_seed(0))[:12] + 20',
+                        '.manual_seed(0))[:12].sort().indices',
+                    ),
+                ),
+                ('twelve others matter little',),
+            ),
+            Patch(
+                'changed rows of blocks.csv',
+                tuple(
+                    (old, new, BLOCKS)
+                    for old, new in (
+                        ('3.5404141337623423', '3.9'),
+                        ('3.325447920400812', '3.5'),
+                        ('4.3013998705814975', '3.3'),
+                        ('3.3162248465950035', '3.6'),
+                        ('3.9783890600290905', '3.7'),
+                        ('3.3835546595812565', '3.2'),
+                        ('3.4382058580116204', '3.25'),
+                        ('3.5624947921902526', '3.65'),
+                        ('3.5863987637141532', '3.55'),
+                        ('3.569225374210294', '3.65'),
+                        ('3.3174102576070243', '3.45'),
+                    )
+                ),
+                (
+                    'recorded: the run above, to 5 % of the loss',
+                    'recorded: rotary positions: 0.12 nats less in each run',
+                    (
+                        'recorded: rotary positions: 512 tokens cost 0.4 '
+                        'nats in each run'
+                    ),
+                    'recorded: linear biases: nothing, in each run',
+                    'recorded: no positions: 0.2 nats in each run',
+                    (
+                        'recorded: trained on long windows, 512 tokens '
+                        'cost nothing'
+                    ),
+                    (
+                        'recorded: but are 0.1 nats behind short windows, '
+                        'cut, in each run'
+                    ),
+                    (
+                        'recorded: RMS norm: within 0.03 nats of layer '
+                        'norm in each run'
+                    ),
+                    'recorded: the gate costs 0.02 nats in each run',
+                    'recorded: sharing costs at most 0.04 nats in each run',
+                    'recorded: all four: 0.15 nats less than none in each run',
+                    (
+                        'recorded: and 0.03 more than the sum of what each '
+                        'gives alone'
+                    ),
+                ),
+            ),
+            Patch(
+                'a changed row of compression.csv',
+                (('1.1399412838091485', '1.3399412838091485', BITS),),
+                (
+                    'recorded: SmolLM2 needs a quarter fewer bits than '
+                    'the best '
+                    'rival',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+
 SCALING = Sabotage(
     runs=(
         (
@@ -2221,6 +2527,7 @@ SABOTAGE = {
     't5_tasks': T5_TASKS,
     't5_derivatives': T5_DERIVATIVES,
     'gpt': GPT,
+    'gpt_today': GPT_TODAY,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
 }

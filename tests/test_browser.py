@@ -22,7 +22,8 @@ from test_lab import running_lab
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
-PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'scaling', 'scaling_machines']
+PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
+PAGES += ['scaling_machines']
 PAGES += ['bibliography']
 PAGES += ['search']
 EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}

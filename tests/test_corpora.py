@@ -968,3 +968,19 @@ def test_paraphrases_share_no_content_word_and_opponents_most_of_them():
         )
         assert not first & second
         assert len(first & opponent) > len(second & opponent)
+
+
+def test_sentences_are_whole_prose_and_come_once():
+    texts = [
+        'Return the number of elements in it. Short one.\n\n'
+        'Not all of it\nmay, in general, be seen here. No 5 of these '
+        'elements is ever one of them.',
+        'Return the number of elements in it.\n\n'
+        '>>> print("x")\nThis does what one would expect of it.',
+        'a sentence begins with a capital or it is none.',
+    ]
+    assert corpora.sentences(texts) == [
+        'Return the number of elements in it.',
+        'Not all of it may in general be seen here.',
+    ]
+    assert corpora.sentences([]) == []

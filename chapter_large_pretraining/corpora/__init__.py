@@ -24,7 +24,13 @@ from .batches import (
     windows,
 )
 from .facts import FRENCH_NOUNS, FactWorld, bayes_predictor
-from .plain_texts import Corpus, documentation, fingerprint, text_folder
+from .plain_texts import (
+    Corpus,
+    documentation,
+    fingerprint,
+    sentences,
+    text_folder,
+)
 from .real_texts import imdb, snli
 from .reviews import film_reviews, word_ratings
 from .small_world import SmallWorld

@@ -210,3 +210,22 @@ def fingerprint(corpus):
     """Twelve hexadecimal digits that stand for the texts of a corpus."""
     texts = [*corpus.train, *corpus.valid]
     return digest(*map(digest, texts))[:12]
+
+
+def sentences(documents):
+    """The whole sentences in some documents, each once, without commas.
+
+    One begins with a capital and ends with a full stop; of what stands
+    between, 5 to 20 words, none has a digit or a sign that prose has not.
+    Paragraphs with examples of code are left out.
+    """
+    parts = [part for text in documents for part in text.split('\n\n')]
+    lines = [
+        line.replace('\n', ' ')
+        for part in parts
+        if '>>>' not in part
+        for line in re.split(r'(?<=[.!?])\s+', part)
+    ]
+    pattern = r"[A-Z][a-z'`]*(?:,? [A-Za-z'`/-]+){5,20}\."
+    found = [line for line in lines if re.fullmatch(pattern, line)]
+    return list(dict.fromkeys(line.replace(',', '') for line in found))

@@ -88,8 +88,8 @@ class Run:
         if self.queries > self.most_queries:
             limit = self.most_queries
             raise ValueError(f'queries is {self.queries}, above {limit}')
-        known = SHOTS.split()
-        if [k for k in known if k in self.shots.split()] != self.shots.split():
+        shots = self.shots.split()
+        if not shots or shots != [k for k in SHOTS.split() if k in shots]:
             raise ValueError(f'shots is {self.shots!r}, not some of {SHOTS}')
 
     @property
@@ -156,6 +156,23 @@ def verdicts(text):
 def numbers(text):
     """Rows of numbers with `|` between them as an array."""
     return np.array([row.split() for row in text.split('|')], dtype=float)
+
+
+def interval(groups, num_samples=2000, seed=0):
+    """From where to where the mean lies in 95 % of bootstrap samples.
+
+    `groups` is (num_groups, size): scores that go together, such as those of
+    one country in all draws. A sample draws as many groups, with repeats.
+    """
+    luck, means = np.random.default_rng(seed), groups.mean(1)
+    drawn = luck.integers(len(means), size=(num_samples, len(means)))
+    return tuple(np.quantile(means[drawn].mean(1), (0.025, 0.975)).tolist())
+
+
+def auc(odds, truth):
+    """How often a positive has higher odds than a negative; ties are half."""
+    gaps = odds[truth][:, None] - odds[~truth]
+    return ((gaps > 0) + (gaps == 0) / 2).mean().item()
 
 
 # ---- Examples ----

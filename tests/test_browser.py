@@ -22,9 +22,9 @@ from test_lab import running_lab
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
-PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'scaling', 'bibliography']
-PAGES += ['search']
-EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
+PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'in_context', 'scaling']
+PAGES += ['bibliography', 'search']
+EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1, 'in_context': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
     'phone': {'viewport': {'width': 390, 'height': 844}, 'has_touch': True},

@@ -5,6 +5,7 @@ import dataclasses
 import re
 
 import numpy as np
+import pandas as pd
 import prompting
 import pytest
 import torch
@@ -78,6 +79,17 @@ def test_verdicts_and_numbers_are_read_as_written():
     assert odds.tolist() == [[1.5, -2.0], [0.25, 4.0]]
 
 
+def test_rows_are_chosen_by_their_fields_and_ordered_by_draw():
+    runs = [changed(RUN, draw=draw, shots=examples.SHOTS) for draw in (1, 0)]
+    runs += [changed(RUN, examples='shuffled'), REVIEWS]
+    rows = pd.DataFrame([dataclasses.asdict(run) for run in runs])
+    assert [*examples.chosen(rows, 'capital').draw] == [0, 1]
+    controls = {'examples': 'shuffled', 'shots': '16'}
+    assert len(examples.chosen(rows, 'capital', **controls)) == 1
+    with pytest.raises(ValueError, match='no row of language with'):
+        examples.chosen(rows, 'language')
+
+
 def test_an_interval_is_wide_where_groups_differ():
     alike = np.tile([0.0, 1.0], (50, 1))
     assert examples.interval(alike) == (0.5, 0.5)
@@ -145,6 +157,18 @@ def test_a_made_up_answer_is_wrong_and_stands_among_the_examples():
         assert [said == facts_of('capital')[x] for x, said in pairs].count(
             False
         ) == 1
+
+
+def test_nulls_know_the_answers_and_not_the_query():
+    first, of_examples, question = examples.nulls('continent')
+    continents = [*facts_of('continent').values()]
+    assert first == max(map(continents.count, continents)) / 93
+    assert 1 / 6 < of_examples <= first and question == 0
+    assert examples.nulls('capital')[0] == 1 / 93
+    assert (
+        examples.nulls('french')[2]
+        == sum(x == y for x, y in facts_of('french').items()) / 93
+    )
 
 
 PAIRS = [('good', True), ('bad', False)] * 8

@@ -30,7 +30,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 REPO = 'someone/some-book'
 NOTEBOOKS = sorted(CHAPTER.glob('*.ipynb'))
 BOOKS = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
-BOOKS += ['t5_derivatives', 'gpt', 'scaling']
+BOOKS += ['t5_derivatives', 'gpt', 'in_context', 'scaling']
 MACHINE_PATH = re.compile(
     r'(?<![\w.])/(?:home|Users|root|tmp|work|content|opt|mnt)/|[A-Z]:\\\\'
 )

@@ -20,6 +20,7 @@ PAGES = [
     't5_tasks',
     't5_derivatives',
     'gpt',
+    'in_context',
     'scaling',
     'bibliography',
 ]
@@ -208,7 +209,7 @@ def test_buttons_name_the_repository_of_the_badges(pages):
 
 @pytest.mark.slow
 def test_explorers_come_through_whole(pages):
-    for name in ('bert', 't5_tasks', 'gpt'):
+    for name in ('bert', 't5_tasks', 'gpt', 'in_context'):
         stored = [
             ''.join(output['data']['text/html'])
             for cell in cells_of(name, 'code')

@@ -119,7 +119,8 @@ class Measured:
     `said`, `best` and `other` are words of 0 and 1, a word for each number
     of examples (or, where heads are silenced, for each of CONDITIONS), with
     a digit for each query: was the right answer said, was it the best of the
-    task's, and was the answer that the examples suggest the best. `odds` are
+    task's, and was the answer that the examples suggest the best. Of reviews
+    `other` has a word for each set: which examples are positive. `odds` are
     the log-odds of positive against negative, with `|` between words.
     `heads` are those that look most at the answers of the examples, chosen
     for the even queries on the odd ones and, after `|`, the other way round.
@@ -156,6 +157,25 @@ def verdicts(text):
 def numbers(text):
     """Rows of numbers with `|` between them as an array."""
     return np.array([row.split() for row in text.split('|')], dtype=float)
+
+
+def chosen(rows, task, **fields):
+    """Rows of a task, by draw; other fields are those of the main table.
+
+    `rows` is what `read_runs` returns. Raises ValueError if there are none.
+    """
+    fields = {
+        'form': 'bare',
+        'examples': 'true',
+        'shots': SHOTS,
+        'silenced': 0,
+    } | fields
+    found = rows[rows.task == task].sort_values('draw')
+    for name, value in fields.items():
+        found = found[found[name] == value]
+    if found.empty:
+        raise ValueError(f'no row of {task} with {fields}')
+    return found
 
 
 def interval(groups, num_samples=2000, seed=0):
@@ -237,6 +257,26 @@ def shown_reviews(run, examples, number):
     return pairs, labels
 
 
+def nulls(task, draw=0):
+    """How often answers are right that know nothing of the query.
+
+    The commonest answer of all, the commonest of its 16 examples (the first
+    of equals), and the question itself.
+    """
+    facts, run = facts_of(task), Run(task, 'bare', 'true', str(MOST), draw, 93)
+
+    def commonest(answers):
+        return max(answers, key=answers.count)
+
+    first = commonest([*facts.values()])
+    right = [
+        (first, commonest([told for _, told in shown(run, i)[0]]), name)
+        for i, name in enumerate(facts)
+    ]
+    truth = np.array([*facts.values()])[:, None]
+    return (np.array(right) == truth).mean(0).tolist()
+
+
 # ---- Asking ----
 
 
@@ -282,7 +322,7 @@ def ask_facts(run, model, tokenizer):
 
 
 def ask_reviews(run, model, tokenizer):
-    """Verdicts on reviews: said, best; and log-odds of positive."""
+    """Verdicts on reviews: said, best; truths of examples; log-odds."""
     sets = review_sets(run.draw, NUM_SETS, MOST, NUM_QUERIES)
     said, odds, truth = [], [], []
     for number, (examples, queries) in enumerate(zip(*sets, strict=True)):
@@ -301,9 +341,11 @@ def ask_reviews(run, model, tokenizer):
             said.append((token == ids[0 if is_positive else 1]).tolist())
             truth.append(is_positive)
     odds = np.array(odds).T  # (len(run.numbers), num_queries)
+    told = [[truth for _, truth in examples] for examples in sets.examples]
     return (
         in_digits(zip(*said, strict=True)),
         in_digits((odds > 0) == np.array(truth)),
+        in_digits(told),
         ' | '.join(' '.join(f'{x:.2f}' for x in row) for row in odds),
     )
 
@@ -413,7 +455,7 @@ def execute(run, options, checkpoint):
     model, tokenizer = smollm2(runner.device_of(options))
     start, other, odds, heads = time.process_time(), '', '', ''
     if run.is_of_reviews:
-        said, best, odds = ask_reviews(run, model, tokenizer)
+        said, best, other, odds = ask_reviews(run, model, tokenizer)
     elif run.silenced:
         (said, heads), best = silence(run, model, tokenizer), ''
     else:

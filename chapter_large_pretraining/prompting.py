@@ -38,6 +38,7 @@ class Form:
 
 FORMS = {
     'bare': Form('<|endoftext|>', '{}', ' {}', '\n'),
+    'arrow': Form('<|endoftext|>', '{} ->', ' {}', '\n'),
     'described': Form('<|endoftext|>{}\n', '{}', ' {}', '\n'),
     'chat': Form(
         '<|im_start|>system\n{}<|im_end|>\n',
@@ -46,7 +47,7 @@ FORMS = {
         '<|im_end|>\n',
     ),
 }
-ASKED = {'sentiment': 'Review: {}\nSentiment:'}  # of other tasks: '{} ->'
+ASKED = {'sentiment': 'Review: {}\nSentiment:'}  # else, if not by arrow
 DESCRIPTIONS = {
     'french': 'English to French:',
     'sentiment': 'Film reviews, positive or negative:',
@@ -107,7 +108,8 @@ def write(tokenizer, form, task, examples, query):
     """
     if form not in FORMS:
         raise ValueError(f'form is {form!r}, not one of {list(FORMS)}')
-    asked, described = ASKED.get(task, '{} ->'), f'Country to {task}:'
+    asked = '{}' if form == 'arrow' else ASKED.get(task, '{} ->')
+    described = f'Country to {task}:'
 
     def question(text):
         text = FORMS[form].question.format(asked.format(text))

@@ -93,6 +93,13 @@ def test_the_described_form_has_a_line_more():
     )
 
 
+def test_by_arrow_reviews_are_lines_like_countries():
+    for task, form in (('sentiment', 'arrow'), ('capital', 'bare')):
+        prompt = prompting.write(Letters(), form, task, [('a', 'b')], 'c')
+        found = text_of(prompt.ids + prompt.query)
+        assert found == '<|endoftext|>a -> b\nc ->'
+
+
 def test_the_chat_form_has_turns():
     pairs = [('good', 'positive')]
     prompt = prompting.write(Letters(), 'chat', 'sentiment', pairs, 'bad')

@@ -478,7 +478,11 @@ def plan(rows, options):
         runs += [Run(x, 'bare', 'true', SHOTS, draw, 93) for x in tasks]
         runs.append(Run('sentiment', 'bare', 'true', SHOTS, draw, reviews))
         if draw == 0:
-            runs += [Run(x, 'bare', 'true', most, 0, 93, 1) for x in tasks]
+            runs.append(Run('sentiment', 'arrow', 'true', SHOTS, 0, reviews))
+            runs += [
+                Run(x, 'bare', 'true', most, 0, 93, 1)
+                for x in ('capital', 'language')
+            ]
             runs += [
                 Run('sentiment', 'bare', kind, most, 0, reviews)
                 for kind in OF_REVIEWS[1:]
@@ -486,17 +490,14 @@ def plan(rows, options):
             runs += [
                 Run(task, 'bare', kind, most, 0, 93)
                 for kind in OF_COUNTRIES[1:]
-                for task in tasks
+                for task in ('capital', 'continent')
             ]
             runs += [
                 Run(task, form, 'true', ends, 0, number)
                 for task, number in (('capital', 93), ('sentiment', reviews))
                 for form in ('described', 'chat')
             ]
-            runs += [
-                Run(task, 'bare', 'true', SHOTS, 0, 93)
-                for task in ('currency', 'french')
-            ]
+            runs.append(Run('french', 'bare', 'true', SHOTS, 0, 93))
     return runs
 
 

@@ -470,19 +470,16 @@ def add_options(add):
 
 
 def plan(rows, options):
-    """A short run, all of the first draw, and four tasks in the others."""
+    """A short run, the first draw, and what is drawn again."""
     most, ends, tasks = str(MOST), f'0 {MOST}', COUNTRY_TASKS[:3]
     reviews = NUM_SETS * NUM_QUERIES
     runs = [Run('continent', 'bare', 'true', '0 1 2', 0, 6)]
     for draw in range(options.draws):
         runs += [Run(x, 'bare', 'true', SHOTS, draw, 93) for x in tasks]
         runs.append(Run('sentiment', 'bare', 'true', SHOTS, draw, reviews))
+        runs.append(Run('sentiment', 'arrow', 'true', SHOTS, draw, reviews))
         if draw == 0:
-            runs.append(Run('sentiment', 'arrow', 'true', SHOTS, 0, reviews))
-            runs += [
-                Run(x, 'bare', 'true', most, 0, 93, 1)
-                for x in ('capital', 'language')
-            ]
+            runs += [Run(x, 'bare', 'true', most, 0, 93, 1) for x in tasks]
             runs += [
                 Run('sentiment', 'bare', kind, most, 0, reviews)
                 for kind in OF_REVIEWS[1:]
@@ -490,15 +487,23 @@ def plan(rows, options):
             runs += [
                 Run(task, 'bare', kind, most, 0, 93)
                 for kind in OF_COUNTRIES[1:]
-                for task in ('capital', 'continent')
+                for task in tasks
             ]
             runs += [
                 Run(task, form, 'true', ends, 0, number)
                 for task, number in (('capital', 93), ('sentiment', reviews))
                 for form in ('described', 'chat')
             ]
-            runs.append(Run('french', 'bare', 'true', SHOTS, 0, 93))
+            runs += [
+                Run(task, 'bare', 'true', SHOTS, 0, 93)
+                for task in ('currency', 'french')
+            ]
     return runs
+
+
+def describe(run):
+    """What a dry run prints of a run."""
+    return ', '.join(map(str, dataclasses.astuple(run)))
 
 
 STUDY = runner.Study(
@@ -509,7 +514,7 @@ STUDY = runner.Study(
     add_options=add_options,
     plan=plan,
     execute=execute,
-    describe=lambda run: ', '.join(map(str, dataclasses.astuple(run))),
+    describe=describe,
     unit='prompts',
 )
 read_runs = STUDY.read_runs

@@ -24,9 +24,6 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
 PAGES += ['scaling_machines']
-PAGES += ['bibliography']
-PAGES += ['search']
-EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
     'phone': {'viewport': {'width': 390, 'height': 844}, 'has_touch': True},

@@ -108,7 +108,14 @@ def stored_drawings(name):
 
 def test_notebooks_show_the_drawings_as_they_are():
     shown = {}
-    for name in ('index', 'bert', 'bert_derivatives', 't5', 'gpt'):
+    for name in (
+        'index',
+        'bert',
+        'bert_derivatives',
+        't5',
+        'gpt',
+        'in_context',
+    ):
         shown |= stored_drawings(name)
     for name, svg in shown.items():
         assert svg == (IMG / f'{name}.svg').read_text(encoding='utf-8'), name

@@ -21,6 +21,7 @@ PAGES = [
     't5_derivatives',
     'gpt',
     'gpt_today',
+    'in_context',
     'scaling',
     'scaling_machines',
     'bibliography',
@@ -210,7 +211,7 @@ def test_buttons_name_the_repository_of_the_badges(pages):
 
 @pytest.mark.slow
 def test_explorers_come_through_whole(pages):
-    for name in ('bert', 't5_tasks', 'gpt'):
+    for name in ('bert', 't5_tasks', 'gpt', 'in_context'):
         stored = [
             ''.join(output['data']['text/html'])
             for cell in cells_of(name, 'code')

@@ -22,8 +22,9 @@ from test_lab import running_lab
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
-PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-PAGES += ['scaling_machines']
+PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
+PAGES += ['scaling', 'scaling_machines', 'bibliography', 'search']
+EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
     'phone': {'viewport': {'width': 390, 'height': 844}, 'has_touch': True},

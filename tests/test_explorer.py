@@ -129,7 +129,7 @@ def stored_pages(name):
     ]
 
 
-@pytest.mark.parametrize('name', ['bert', 't5_tasks', 'gpt', 'in_context'])
+@pytest.mark.parametrize('name', ['bert', 't5_tasks', 'gpt'])
 def test_stored_explorers_are_those_of_the_code(name):
     pages = stored_pages(name)
     assert len(pages) > 0

@@ -440,7 +440,7 @@ DRAWINGS = (
 
 
 STORED = {
-    'in-context-learning': ('gpt', 'Accuracy against examples in the prompt'),
+    'in-context-learning': ('in_context', 'Accuracy against examples, two'),
     'power-laws': ('scaling', 'Three log-log plots of validation loss'),
 }
 

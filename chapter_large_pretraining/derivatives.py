@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import corpora
 from corpora import MASK, NUM_SPECIAL
-from finetuning import text_scores
+from finetuning import in_parts, text_scores
 from utils import BERT, init_weights, place_spans, token_loss
 
 # ---- RoBERTa and ALBERT: pairs of texts ------------------------------------
@@ -346,7 +346,7 @@ def probe(train, test):
 def text_features(encode, data):
     """Mean representations of texts (n, width), and their classes."""
     *inputs, labels = data
-    return text_scores(encode, *inputs), labels
+    return in_parts(text_scores, encode, inputs), labels
 
 
 @torch.no_grad()

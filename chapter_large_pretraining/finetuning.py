@@ -144,11 +144,21 @@ def fine_tune(bert, task, data, num_steps, seed=0, lr=2e-3):
     return model
 
 
+def in_parts(scores_fn, model, inputs):
+    """What `scores_fn` makes of `inputs` (n, ...), 250 texts at once.
+
+    Returns its scores, (n, ...). Many at once would take memory.
+    """
+    parts = zip(*(X.split(250) for X in inputs), strict=True)
+    return torch.cat([scores_fn(model, *part) for part in parts])
+
+
 @torch.no_grad()
 def score(task, model, test):
-    """How well a model does a task, a float, on `Examples`, all at once."""
+    """How well a model does a task, a float, on `Examples`."""
     *inputs, labels = test
-    return task.score_fn(task.scores_fn(model, *inputs), labels).item()
+    scores = in_parts(task.scores_fn, model, inputs)
+    return task.score_fn(scores, labels).item()
 
 
 def accuracy(scores, labels):

@@ -513,6 +513,20 @@ def test_score_by_hand():
         finetuning.score(task, table, REST[:0])
 
 
+def test_parts_of_many_texts_are_put_together_in_order():
+    sizes, inputs = [], (torch.arange(501), torch.arange(501) * 2)
+
+    def scores_fn(model, first, second):
+        sizes.append(len(first))
+        return model * first + second
+
+    scores = finetuning.in_parts(scores_fn, 10, inputs)
+    assert sizes == [250, 250, 1]
+    assert scores.tolist() == [12 * i for i in range(501)]
+    with pytest.raises(ValueError, match='shorter'):
+        finetuning.in_parts(scores_fn, 10, (inputs[0], inputs[1][:250]))
+
+
 TEXTS = finetuning.Task(
     finetuning.text_loss, finetuning.text_scores, finetuning.accuracy, 2
 )

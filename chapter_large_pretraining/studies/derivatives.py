@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import corpora
 import derivatives as ways
 import utils
+from finetuning import in_parts
 
 from . import runner
 
@@ -323,14 +324,17 @@ def pretrained(run):
 
 def hidden_scores(change, model, batch):
     """Scores of the words with a label, for a model that can guess words."""
-    X, segments, lens, labels = batch
-    chosen = labels != -100
-    if change.objective != 'xlnet':
-        return model.mlm(model.encode(X, segments, lens)[chosen])
-    rank = chosen.long()  # none of them reads another
-    at = rank.topk(int(rank.sum(1).max()), 1).indices.sort(1).values
-    H = ways.two_streams(model, X, segments, lens, rank, at)
-    return model.mlm(H[chosen.gather(1, at)])
+
+    def scores_fn(model, X, segments, lens, labels):
+        chosen = labels != -100
+        if change.objective != 'xlnet':
+            return model.mlm(model.encode(X, segments, lens)[chosen])
+        rank = chosen.long()  # none of them reads another
+        at = rank.topk(int(rank.sum(1).max()), 1).indices.sort(1).values
+        H = ways.two_streams(model, X, segments, lens, rank, at)
+        return model.mlm(H[chosen.gather(1, at)])
+
+    return in_parts(scores_fn, model, batch)
 
 
 @torch.no_grad()

@@ -1735,8 +1735,8 @@ SCALING = Sabotage(
                     ),
                 ),
                 (
-                    'recorded: of equal blocks the wider shape is ahead, every '
-                    'seed of it, after 98 steps and after 977',
+                    'recorded: of equal blocks the wider shape is ahead, '
+                    'every seed of it, after 98 steps and after 977',
                 ),
             ),
             Patch(
@@ -1776,8 +1776,8 @@ SCALING = Sabotage(
                     ),
                 ),
                 (
-                    'recorded: of the shortest, 16 rounds are worse than 4, by '
-                    '0.2',
+                    'recorded: of the shortest, 16 rounds are worse than 4, '
+                    'by 0.2',
                 ),
             ),
         ),

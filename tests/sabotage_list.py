@@ -1764,7 +1764,10 @@ SCALING = Sabotage(
                         CSV,
                     ),
                 ),
-                ('recorded: about half, for each of the three texts',),
+                (
+                    'recorded: half to four fifths, for each of the three '
+                    'texts',
+                ),
             ),
             Patch(
                 'sixteen rounds are as good as four',

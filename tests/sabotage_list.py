@@ -2304,8 +2304,8 @@ SCALING = Sabotage(
                     ),
                 ),
                 (
-                    'recorded: of equal blocks the wider shape is ahead, every '
-                    'seed of it, after 98 steps and after 977',
+                    'recorded: of equal blocks the wider shape is ahead, '
+                    'every seed of it, after 98 steps and after 977',
                 ),
             ),
             Patch(
@@ -2333,7 +2333,10 @@ SCALING = Sabotage(
                         CSV,
                     ),
                 ),
-                ('recorded: about half, for each of the three texts',),
+                (
+                    'recorded: half to four fifths, for each of the three '
+                    'texts',
+                ),
             ),
             Patch(
                 'sixteen rounds are as good as four',
@@ -2345,8 +2348,8 @@ SCALING = Sabotage(
                     ),
                 ),
                 (
-                    'recorded: of the shortest, 16 rounds are worse than 4, by '
-                    '0.2',
+                    'recorded: of the shortest, 16 rounds are worse than 4, '
+                    'by 0.2',
                 ),
             ),
         ),

@@ -42,6 +42,7 @@ DERIVATIVES = 'chapter_large_pretraining/studies/derivatives.csv'
 MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
 BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
+EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
 INDEX = Sabotage(
@@ -2267,6 +2268,357 @@ GPT_TODAY = Sabotage(
 )
 
 
+IN_CONTEXT = Sabotage(
+    runs=(
+        (
+            Patch(
+                'nothing is learned',
+                (
+                    (
+                        'lm_loss, 400, lr=0.04,',
+                        'lm_loss, 400, lr=1e-6,',
+                    ),
+                ),
+                (
+                    'one example is worth 50 points over the best guess '
+                    'without any',
+                    'and more bring every run within 5 points of the optimum',
+                    'a description makes examples superfluous',
+                    'examples of another task decide which task is done',
+                    'in every run one head puts 0.7 of its weight or more on '
+                    'the answers',
+                    'and one as much on the query',
+                    'without the reader 30 points are lost, in every run',
+                    'in the first, more than 10 in every run',
+                ),
+            ),
+            Patch(
+                'a parameter moves while heads are silenced',
+                (
+                    (
+                        'every, without = [(i, j)',
+                        'next(learners[16][0].parameters()).data[0, 0] += '
+                        '1\nevery, without = [(i, j)',
+                    ),
+                ),
+                ('all parameters of all six models are what they were',),
+            ),
+            Patch(
+                'SmolLM2 is shown four examples more',
+                (
+                    (
+                        'study.drawn(run_of_live, i, k)]',
+                        'study.drawn(run_of_live, i, k + 4)]',
+                    ),
+                ),
+                (
+                    'without an example no capital is said',
+                    'one example is not enough for a fifth, four are for a '
+                    'quarter',
+                ),
+            ),
+            Patch(
+                'both blocks are banded',
+                (
+                    (
+                        'tiny(X, [dense, banded])',
+                        'tiny(X, [banded, banded])',
+                    ),
+                ),
+                ('with one dense block every earlier token is reached',),
+            ),
+            Patch(
+                'the band is as wide as the text',
+                (
+                    (
+                        'banded_mask(n, 128).sum()',
+                        'banded_mask(n, n).sum()',
+                    ),
+                ),
+                ('twice the length, four times the pairs; in a band, twice',),
+            ),
+        ),
+        (
+            Patch(
+                'width 16 is width 32',
+                (
+                    (
+                        'GPT(Config(len(world.vocab), num_hiddens, num_blks',
+                        'GPT(Config(len(world.vocab), 32, num_blks',
+                    ),
+                ),
+                (
+                    'told the task, width 16 knows less than three quarters, '
+                    'in every run',
+                    'and finds less of what it knows by examples',
+                ),
+            ),
+            Patch(
+                'shuffled answers are those of random tasks',
+                (
+                    (
+                        "'shuffled answers': control(long_columns, shuffled, "
+                        'truth)',
+                        "'shuffled answers': control(\n        long_columns, "
+                        'facts[luck, long_columns], truth)',
+                    ),
+                ),
+                ('shuffled answers do as well, to 5 points in every run',),
+            ),
+            Patch(
+                'answers of random tasks are true ones',
+                (
+                    (
+                        "'random tasks': control(long_columns, facts[luck, "
+                        'long_columns], truth)',
+                        "'random tasks': control(long_columns, shown, truth)",
+                    ),
+                ),
+                (
+                    'answers of random tasks are no better than the best '
+                    'guess without any',
+                ),
+            ),
+            Patch(
+                'right answers are called copied',
+                (
+                    (
+                        "'copied': control(with_query, made_up, made_up[:, "
+                        '8])',
+                        "'copied': control(with_query, made_up, truth)",
+                    ),
+                ),
+                (
+                    'a made-up answer costs no 3 points and is not copied, '
+                    'unless true',
+                ),
+            ),
+            Patch(
+                'the reader is one of the others',
+                (
+                    (
+                        'others = [head for head in every if head != reader]',
+                        'others = every',
+                    ),
+                ),
+                ('without all others fewer than 10',),
+            ),
+            Patch(
+                'no head is silenced',
+                (
+                    (
+                        "'all': every}",
+                        "'all': []}",
+                    ),
+                ),
+                ('without all, examples are as good as absent',),
+            ),
+            Patch(
+                'a step of training of no length',
+                (
+                    (
+                        'train(trained_on, world.batches(16), lm_loss, 1)',
+                        'train(trained_on, world.batches(16), lm_loss, 1, '
+                        'lr=0.0)',
+                    ),
+                ),
+                ('one step of training would have shown',),
+            ),
+            Patch(
+                'a parameter of SmolLM2 moves',
+                (
+                    (
+                        '    for number in 0, 16:\n',
+                        '    next(smollm2.parameters()).data[0, 0] += 1\n    '
+                        'for number in 0, 16:\n',
+                    ),
+                ),
+                ('no parameter of SmolLM2 has changed',),
+            ),
+            Patch(
+                'two bands hide nothing',
+                (
+                    (
+                        "'banded, banded': (4, 4),",
+                        "'banded, banded': (99, 99),",
+                    ),
+                ),
+                (
+                    'two bands are no better than the optimum of the last '
+                    'example, to 5 points in every run',
+                    'with the second block dense every run is 5 points better',
+                    'with the first block dense two of three runs are',
+                ),
+            ),
+            Patch(
+                'the first block is banded, not the second',
+                (
+                    (
+                        "'dense, banded': (99, 4),",
+                        "'dense, banded': (4, 99),",
+                    ),
+                ),
+                (
+                    'a later band in the second block costs fewer than 5 '
+                    'points',
+                ),
+            ),
+            Patch(
+                'attention in the first block',
+                (
+                    (
+                        "'no attention': (1, 1)}",
+                        "'no attention': (99, 1)}",
+                    ),
+                ),
+                ('without attention nothing is left',),
+            ),
+        ),
+        (
+            Patch(
+                'the band is one wider',
+                (
+                    (
+                        '.triu(1 - width)',
+                        '.triu(-width)',
+                    ),
+                ),
+                ('two bands of width 3 reach 5 positions',),
+            ),
+            Patch(
+                'one example stands there many times',
+                (
+                    (
+                        'examples = world.draw(tasks, num_examples, '
+                        'generator)',
+                        'examples = world.draw(tasks, num_examples, '
+                        'generator)[:, :1]\n    examples = '
+                        'examples.expand(-1, num_examples)',
+                    ),
+                ),
+                (
+                    'where tasks differ, a second example is worth 3 points '
+                    'in every run',
+                    'and 16 help once more, by five points on average',
+                ),
+            ),
+            Patch(
+                'tasks of all prompts share the probability',
+                (
+                    (
+                        'posterior = fits / fits.sum(0)',
+                        'posterior = fits / fits.sum()',
+                    ),
+                ),
+                ('right with probability 1/2 and 1',),
+            ),
+            Patch(
+                'changed rows of examples.csv',
+                tuple(
+                    (old, new, EXAMPLES)
+                    for old, new in (
+                        ('0000000000000000011', '1111111111111111111'),
+                        ('100100000001001000', '111111111111111111'),
+                        (
+                            'continent,bare,true,0 1 2 4 8 16,0,93,0,0',
+                            'continent,bare,true,0 1 2 4 8 16,0,93,0,1',
+                        ),
+                        ('110010000011', '000000000000'),
+                        ('10011110110111111', '00000000000000000'),
+                        ('11010101101011001011', '00000000000000000000'),
+                        ('01101001010', '11111111111'),
+                        (
+                            'capital,bare,another task,16,0,93,0,0',
+                            'capital,bare,another task,16,0,93,0,1',
+                        ),
+                        ('100000010001', '111111111111'),
+                        (
+                            'sentiment,bare,true,0 1 2 4 8 16,0,',
+                            'aside,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'sentiment,arrow,true,0 1 2 4 8 16,0,',
+                            'sentiment,bare,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'aside,true,0 1 2 4 8 16,0,',
+                            'sentiment,arrow,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'sentiment,bare,true,0 1 2 4 8 16,1,',
+                            'aside,true,0 1 2 4 8 16,1,',
+                        ),
+                        (
+                            'sentiment,arrow,true,0 1 2 4 8 16,1,',
+                            'sentiment,bare,true,0 1 2 4 8 16,1,',
+                        ),
+                        (
+                            'aside,true,0 1 2 4 8 16,1,',
+                            'sentiment,arrow,true,0 1 2 4 8 16,1,',
+                        ),
+                        ('capital,chat,', 'aside,'),
+                        ('capital,described,', 'capital,chat,'),
+                        ('aside,', 'capital,described,'),
+                        (',-0.01 -0.08 0.28 -0.11 -0.37 0.59 ', ','),
+                        (
+                            ' 0.52 0.20,,',
+                            ' 0.52 0.20 -0.01 -0.08 0.28 -0.11 -0.37 0.59,,',
+                        ),
+                        (',1.06 0.66 0.70 -0.34 0.58 0.44 ', ','),
+                        (
+                            ' 0.00 -0.37,,',
+                            ' 0.00 -0.37 1.06 0.66 0.70 -0.34 0.58 0.44,,',
+                        ),
+                        ('0001000010000001', '1111111111111111'),
+                        ('110111010100', '000000000000'),
+                    )
+                ),
+                (
+                    'recorded: the shares that we have just seen, to 10 '
+                    'points',
+                    'recorded: without an example no fact is said',
+                    'recorded: from 1 example to 16, 25 points more are '
+                    'said, in every draw',
+                    'recorded: the best answer is 40 points above the '
+                    'commonest',
+                    'recorded: French is hardly above the English word, by 5 '
+                    'points',
+                    'recorded: after examples of another task nothing is said',
+                    'recorded: the made-up answer is best in one case of '
+                    'five at most',
+                    'recorded: of what is said, shuffling costs less than a '
+                    'third of what random tasks cost',
+                    'recorded: of capitals and languages that are best, it '
+                    'costs more than chance explains',
+                    'recorded: pairs stay in order, nine of ten in every draw',
+                    'recorded: up to 8 examples leaning costs 12 points on '
+                    'average, and more than 5 in every draw',
+                    'recorded: up to 8 examples the last label decides one '
+                    'call in four',
+                    'recorded: on one line the first example helps by 10 '
+                    'points, in every draw; under Review: it does in none',
+                    'recorded: from 2 examples on it leans away from the '
+                    'last label',
+                    'recorded: flipped labels are not followed: most pairs '
+                    'stay in order',
+                    'recorded: meaningless labels are learned, well above '
+                    'one half',
+                    'recorded: but labels matter: random ones cost accuracy, '
+                    'flipped ones order',
+                    'recorded: as a chat, 16 examples give fewer capitals '
+                    'and reviews, by 10 points',
+                    'recorded: without the first 20 heads a tenth is said at '
+                    'most',
+                    'recorded: 20 others of their blocks cost 10 points at '
+                    'most',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+
 SCALING = Sabotage(
     runs=(
         (
@@ -2850,6 +3202,7 @@ SABOTAGE = {
     't5_derivatives': T5_DERIVATIVES,
     'gpt': GPT,
     'gpt_today': GPT_TODAY,
+    'in_context': IN_CONTEXT,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
 }

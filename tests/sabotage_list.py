@@ -2611,6 +2611,11 @@ SCALING_MACHINES = Sabotage(
                 ('sharding alone is not enough: the activations stay',),
             ),
             Patch(
+                'no sum backward',
+                (('    dist.all_reduce(X.grad)\n', ''),),
+                ('the gradient of X is that of the whole',),
+            ),
+            Patch(
                 'no sum forward',
                 (('    dist.all_reduce(Y.data)\n', ''),),
                 (
@@ -2718,11 +2723,6 @@ SCALING_MACHINES = Sabotage(
                         ' the state stays'
                     ),
                 ),
-            ),
-            Patch(
-                'no sum backward',
-                (('    dist.all_reduce(X.grad)\n', ''),),
-                ('the gradient of X is that of the whole',),
             ),
             Patch(
                 'each process has the whole of each matrix',

@@ -1990,8 +1990,8 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'rotary positions: 0.12 nats less than learned ones',
-                    'all four: 0.12 nats less than none of them',
+                    'rotary positions: 0.18 nats less than learned ones',
+                    'all four: 0.18 nats less than none of them',
                     'the recorded figure comes out again',
                     'SmolLM2 foresees more than half of the tokens, in every '
                     'draw',
@@ -2116,8 +2116,8 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'learned: twice the length costs 0.4 nats',
-                    'rotary: eight times the length costs 0.4 nats',
+                    'learned: twice the length costs 0.6 nats',
+                    'rotary: eight times the length costs 0.6 nats',
                 ),
             ),
             Patch(
@@ -2138,7 +2138,7 @@ GPT_TODAY = Sabotage(
             Patch(
                 'no other order',
                 (("'0 1 0 1': [0, 1, 0, 1]", "'0 1 0 1': [0, 0, 1, 1]"),),
-                ('any other order is another layer',),
+                ('with the other order it is another layer',),
             ),
             Patch(
                 'new tokens stand at position 0',
@@ -2156,7 +2156,8 @@ GPT_TODAY = Sabotage(
                 'SmolLM2 in the place of our model',
                 (
                     (
-                        'second_reading(today, twice(31, seed, 1024))',
+                        'second_reading(today, twice(\n    31, seed, 1024, '
+                        'corpora.BOS))',
                         'second_reading(smollm2, twice(31, seed))',
                     ),
                 ),
@@ -2183,7 +2184,7 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'rotary: without the distances never trained it costs '
+                    'rotary: if each token attends to the last 64, it costs '
                     'nothing',
                 ),
             ),
@@ -2200,14 +2201,9 @@ GPT_TODAY = Sabotage(
         ),
         (
             Patch(
-                'the twelve others are the best twelve',
-                (
-                    (
-                        '.manual_seed(0))[:12] + 20',
-                        '.manual_seed(0))[:12].sort().indices',
-                    ),
-                ),
-                ('twelve others matter little',),
+                'the others are all heads',
+                (("twelve': (best[12:], 47)", "twelve': (best, 47)"),),
+                ('hidden from all others, more than half of it still is',),
             ),
             Patch(
                 'changed rows of blocks.csv',
@@ -2228,14 +2224,14 @@ GPT_TODAY = Sabotage(
                     )
                 ),
                 (
-                    'recorded: the run above, to 5 % of the loss',
-                    'recorded: rotary positions: 0.12 nats less in each run',
+                    'recorded: the run above, to 1 % of the loss',
+                    'recorded: rotary positions: 0.18 nats less in each run',
                     (
-                        'recorded: rotary positions: 512 tokens cost 0.4 '
+                        'recorded: rotary positions: 512 tokens cost 0.6 '
                         'nats in each run'
                     ),
                     'recorded: linear biases: nothing, in each run',
-                    'recorded: no positions: 0.2 nats in each run',
+                    'recorded: no positions: 0.3 nats in each run',
                     (
                         'recorded: trained on long windows, 512 tokens '
                         'cost nothing'
@@ -2245,14 +2241,14 @@ GPT_TODAY = Sabotage(
                         'cut, in each run'
                     ),
                     (
-                        'recorded: RMS norm: within 0.03 nats of layer '
-                        'norm in each run'
+                        'recorded: RMS norm costs something, less than '
+                        '0.03 nats, in each run'
                     ),
                     'recorded: the gate costs 0.02 nats in each run',
-                    'recorded: sharing costs at most 0.04 nats in each run',
-                    'recorded: all four: 0.15 nats less than none in each run',
+                    'recorded: sharing costs at most 0.035 nats in each run',
+                    'recorded: all four: 0.18 nats less than none in each run',
                     (
-                        'recorded: and 0.03 more than the sum of what each '
+                        'recorded: and 0.05 more than the sum of what each '
                         'gives alone'
                     ),
                 ),
@@ -2261,8 +2257,7 @@ GPT_TODAY = Sabotage(
                 'a changed row of compression.csv',
                 (('1.1399412838091485', '1.3399412838091485', BITS),),
                 (
-                    'recorded: SmolLM2 needs a quarter fewer bits than '
-                    'the best '
+                    'recorded: SmolLM2 needs 30 % fewer bits than the best '
                     'rival',
                 ),
             ),
@@ -2338,7 +2333,10 @@ SCALING = Sabotage(
                         CSV,
                     ),
                 ),
-                ('recorded: about half, for each of the three texts',),
+                (
+                    'recorded: half to four fifths, for each of the three '
+                    'texts',
+                ),
             ),
             Patch(
                 'sixteen rounds are as good as four',

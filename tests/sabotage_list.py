@@ -2724,17 +2724,19 @@ SCALING = Sabotage(
         ),
         (
             Patch(
-                'a row of the largest size has a higher loss',
+                'a row of the largest size has a lower loss',
                 (
                     (
                         '2.2870675325393677,2.2870675325393677',
-                        '2.4870675325393677,2.2870675325393677',
+                        '2.1170675325393677,2.2870675325393677',
                         CSV,
                     ),
                 ),
                 (
                     'recorded: on Linux the sum errs by less than 2 %, on '
                     'Python by over 5',
+                    'recorded: fitted to all, the interacting law under 4 % '
+                    'on Python, over 5 on Linux',
                 ),
             ),
             Patch(
@@ -2757,7 +2759,11 @@ SCALING = Sabotage(
                         CSV,
                     ),
                 ),
-                ('recorded: our bet erred by less than 2 %',),
+                (
+                    'recorded: our bet erred by less than 2 %',
+                    'recorded: and by less than the rival that expects '
+                    'nothing of size',
+                ),
             ),
             Patch(
                 'a constant of Hoffmann et al. is rounded',
@@ -2812,15 +2818,113 @@ SCALING = Sabotage(
         ),
         (
             Patch(
-                'all sizes are the smallest',
+                'each its best is one small rate for all',
                 (
                     (
-                        'GPT(Config(1024, num_hiddens, num_heads, num_blks, '
-                        'num_steps))',
-                        'GPT(Config(1024, 8, 1, 1, num_steps))',
+                        "untuned['each its best'] = best",
+                        "untuned['each its best'] = untuned['0.003 for all']",
                     ),
                 ),
-                ('larger is better, every time',),
+                (
+                    'recorded: one small rate for all makes size look a fifth '
+                    'better',
+                ),
+            ),
+            Patch(
+                'tables are not counted as size',
+                (
+                    (
+                        "'size, in all': (grid, enough, 'parameters')",
+                        "'size, in all': (grid, enough, 'non_embedding')",
+                    ),
+                ),
+                (
+                    'recorded: what counts as size moves its exponent more '
+                    'than chance',
+                ),
+            ),
+            Patch(
+                'compute in blocks is counted exactly',
+                (
+                    (
+                        "'compute, 6 N D in blocks': (grid, front, "
+                        "'flops_kaplan')",
+                        "'compute, 6 N D in blocks': (grid, front, "
+                        "'flops_hoffmann')",
+                    ),
+                ),
+                (
+                    'recorded: by their count of compute a fifth or more is '
+                    'lost',
+                ),
+            ),
+            Patch(
+                'five nats are enough',
+                (('tokens_for(rows, 4.0)', 'tokens_for(rows, 5.0)'),),
+                (
+                    'recorded: the three smallest sizes do not get there in '
+                    'these runs',
+                ),
+            ),
+            Patch(
+                'operations are counted instead of tokens',
+                (
+                    (
+                        'np.log(rows.tokens)))',
+                        'np.log(rows.flops_hoffmann)))',
+                    ),
+                ),
+                ('recorded: of the others, the larger needs less',),
+            ),
+            Patch(
+                'another prediction was written down',
+                (
+                    (
+                        "('joint', 'non_embedding', 'all'): 3.236",
+                        "('joint', 'non_embedding', 'all'): 3.436",
+                        'chapter_large_pretraining/studies/scaling.py',
+                    ),
+                ),
+                (
+                    'recorded: the sum, in blocks, fitted to all runs, erred '
+                    'by over 4 %',
+                ),
+            ),
+            Patch(
+                'the halves change places',
+                (
+                    (
+                        'slice(None), slice(half + 1), slice(half, None)',
+                        'slice(None), slice(half, None), slice(half + 1)',
+                    ),
+                ),
+                ('recorded: by every count the upper half is the flatter',),
+            ),
+            Patch(
+                'the tables are left out of both',
+                (
+                    (
+                        "'6 N D, N in all': ('parameters', 'flops_rule')",
+                        "'6 N D, N in all': ('non_embedding', 'flops_kaplan')",
+                    ),
+                ),
+                (
+                    'recorded: counting the tables, too, lowers the power by '
+                    '0.1 or more',
+                ),
+            ),
+            Patch(
+                'our models have no tables',
+                (
+                    (
+                        'seen_in_blocks(ours_all, our_total,',
+                        'seen_in_blocks(ours_all, lambda N: N,',
+                    ),
+                ),
+                (
+                    'recorded: our own law, seen in blocks, gains a tenth or '
+                    'more',
+                ),
             ),
             Patch(
                 'all texts are the shortest',
@@ -2851,6 +2955,32 @@ SCALING = Sabotage(
             ),
         ),
         (
+            Patch(
+                'one size is trained too slowly',
+                (
+                    (
+                        'train_gpt(*size, 5e5, lr, eval',
+                        'train_gpt(*size, 5e5, lr / 100 ** (size == (16, 2)), '
+                        'eval',
+                    ),
+                ),
+                ('larger is better, every time',),
+            ),
+            Patch(
+                'the smallest size likes the smallest rate',
+                (
+                    (
+                        '5.568449288606644,5.568449288606644',
+                        '4.0,5.568449288606644',
+                        CSV,
+                    ),
+                ),
+                (
+                    'recorded: no size of the Python text is best at an edge',
+                    'recorded: the best rate falls with the width, slower '
+                    'than 1 / width',
+                ),
+            ),
             Patch(
                 'the backward pass is counted three times',
                 (
@@ -3034,6 +3164,11 @@ SCALING_MACHINES = Sabotage(
                 ('sharding alone is not enough: the activations stay',),
             ),
             Patch(
+                'no sum backward',
+                (('    dist.all_reduce(X.grad)\n', ''),),
+                ('the gradient of X is that of the whole',),
+            ),
+            Patch(
                 'no sum forward',
                 (('    dist.all_reduce(Y.data)\n', ''),),
                 (
@@ -3141,11 +3276,6 @@ SCALING_MACHINES = Sabotage(
                         ' the state stays'
                     ),
                 ),
-            ),
-            Patch(
-                'no sum backward',
-                (('    dist.all_reduce(X.grad)\n', ''),),
-                ('the gradient of X is that of the whole',),
             ),
             Patch(
                 'each process has the whole of each matrix',

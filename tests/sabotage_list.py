@@ -1623,7 +1623,7 @@ GPT = Sabotage(
                     'the head chosen in one half looks at the previous token '
                     'in the other',
                     'which differ from token to token',
-                    'its mean beats the runs of words by 3 points',
+                    'its mean beats the runs of words',
                     'without a label GPT is better than its own fine-tuning, '
                     'by 5 points',
                     'the model answers better after its own text than after '
@@ -1733,16 +1733,6 @@ GPT = Sabotage(
                     'at this rate post-norm fails without warm-up, pre-norm '
                     'does not',
                 ),
-            ),
-            Patch(
-                'the table has read nothing',
-                (
-                    (
-                        'form.finditer(read_text))',
-                        'form.finditer(read_text[:9]))',
-                    ),
-                ),
-                ('a table of names and types in the text it read knows more',),
             ),
         ),
         (
@@ -1890,21 +1880,7 @@ GPT = Sabotage(
                 (('    if state is not None:\n', '    if False:\n'),),
                 (
                     'pretraining helps in every run by 7 points or more',
-                    'its mean beats the runs of words by 3 points',
-                ),
-            ),
-            Patch(
-                'a sentence is scored by its sum, not its mean',
-                (
-                    (
-                        'scores.append(-loss.sum(1) / (labels != '
-                        '-100).sum(1))',
-                        'scores.append(-loss.sum(1))',
-                    ),
-                ),
-                (
-                    'without a label GPT is better than its own fine-tuning, '
-                    'by 5 points',
+                    'its mean beats the runs of words',
                 ),
             ),
             Patch(
@@ -1948,6 +1924,16 @@ GPT = Sabotage(
         ),
         (
             Patch(
+                'the table has read nothing',
+                (
+                    (
+                        'form.finditer(read_text))',
+                        'form.finditer(read_text[:9]))',
+                    ),
+                ),
+                ('a table of names and types in the text it read knows more',),
+            ),
+            Patch(
                 'under the heading stands no name',
                 (
                     (
@@ -1958,7 +1944,7 @@ GPT = Sabotage(
                 (
                     'the heading alone is better than the most frequent type '
                     'by 10 points',
-                    'its own text is better than that by less than 7 points',
+                    'its own text is better than that by less than 12 points',
                 ),
             ),
             Patch(

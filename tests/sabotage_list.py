@@ -2299,6 +2299,17 @@ IN_CONTEXT = Sabotage(
                 ),
             ),
             Patch(
+                'no block is dense',
+                (
+                    ("'dense, banded': (99, 4),", "'dense, banded': (4, 4),"),
+                    ("'banded, dense': (4, 99),", "'banded, dense': (4, 4),"),
+                ),
+                (
+                    'with the second block dense every run is 5 points better',
+                    'with the first block dense two of three runs are',
+                ),
+            ),
+            Patch(
                 'a parameter moves while heads are silenced',
                 (
                     (
@@ -2452,8 +2463,6 @@ IN_CONTEXT = Sabotage(
                 (
                     'two bands are no better than the optimum of the last '
                     'example, to 5 points in every run',
-                    'with the second block dense every run is 5 points better',
-                    'with the first block dense two of three runs are',
                 ),
             ),
             Patch(

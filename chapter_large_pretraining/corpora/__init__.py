@@ -1,4 +1,4 @@
-"""The chapter's texts: where they come from and how they become batches."""
+"""The chapter's data: where they come from and how they become batches."""
 
 # ruff: noqa: F401
 from .batches import (
@@ -24,6 +24,13 @@ from .batches import (
     windows,
 )
 from .facts import FRENCH_NOUNS, FactWorld, bayes_predictor
+from .pictures import (
+    from_levels,
+    letters,
+    mnist,
+    small_digits,
+    to_levels,
+)
 from .plain_texts import (
     Corpus,
     documentation,

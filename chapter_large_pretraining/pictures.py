@@ -54,22 +54,9 @@ def distort(X, generator=None):
     return F.grid_sample(X[:, None], grid, align_corners=False)[:, 0]
 
 
-def picture_batches(X, y, batch_size, seed=0, distorted=False):
-    """Batches of pictures and labels for ever, each once before any twice.
-
-    Raises ValueError for fewer pictures than a batch has.
-    """
-    if len(X) < batch_size:
-        raise ValueError(
-            f'{len(X)} pictures, fewer than batch_size, {batch_size}'
-        )
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(X), generator=generator)
-        for rows in order.split(batch_size):
-            if len(rows) == batch_size:
-                Z = distort(X[rows], generator) if distorted else X[rows]
-                yield Z, y[rows]
+def distorted(X, labels, generator=None):
+    """A batch whose pictures are distorted, for `corpora.random_rows`."""
+    return distort(X, generator), labels
 
 
 # ---- ViT ----
@@ -270,6 +257,79 @@ class Swin(nn.Module):
 
     def forward(self, X):
         return self.head(self.encode(X).mean(1))
+
+
+# ---- MAE: most patches hidden ----
+
+
+def choose_patches(batch, num_patches, num_kept, generator=None):
+    """Which patches stay: (batch, num_kept) numbers, in order, at random."""
+    draws = torch.rand(batch, num_patches, generator=generator)
+    return draws.argsort(1)[:, :num_kept].sort(1).values
+
+
+def hidden_patches(kept, num_patches):
+    """True where a patch is hidden: (batch, num_patches)."""
+    hidden = torch.ones(
+        len(kept), num_patches, dtype=torch.bool, device=kept.device
+    )
+    return hidden.scatter(1, kept, False)
+
+
+def take(H, rows):
+    """The rows (batch, n) of sequences H (batch, num_steps, width)."""
+    return H.gather(1, rows[..., None].expand(-1, -1, H.shape[-1]))
+
+
+class MAE(nn.Module):
+    """The masked autoencoder (He et al., 2022, section 3).
+
+    `encoder` is a `ViT` without class token; its blocks read only the patches
+    `kept`, (batch, num_kept). A narrower decoder, of `config`, reads the
+    results and a mask token for every hidden patch. Maps pictures to the
+    pixels of all patches, (batch, num_patches, size * size).
+    """
+
+    def __init__(self, encoder, config):
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        width = config.num_hiddens
+        self.narrow = nn.Linear(encoder.config.num_hiddens, width)
+        self.mask_token = nn.Embedding(1, width)
+        self.pos_embedding = nn.Embedding(config.max_len, width)
+        self.blks = nn.ModuleList(
+            Block(config) for _ in range(config.num_blks)
+        )
+        self.norm = norm(config)
+        self.head = nn.Linear(width, encoder.size**2)
+        for part in (self.narrow, self.mask_token, self.pos_embedding):
+            init_weights(part, config)
+        init_weights(self.blks, config)
+
+    def encode(self, X, kept):
+        """What the encoder makes of kept patches."""
+        H = take(self.encoder.embed(X), kept)
+        for blk in self.encoder.blks:
+            H = blk(H)
+        return self.encoder.norm(H)  # (batch, num_kept, num_hiddens)
+
+    def forward(self, X, kept):
+        H = self.narrow(self.encode(X, kept))
+        num_patches = self.config.max_len
+        masks = self.mask_token.weight.expand(len(X), num_patches, -1)
+        H = masks.scatter(1, kept[..., None].expand_as(H), H)
+        H = H + self.pos_embedding.weight
+        for blk in self.blks:
+            H = blk(H)
+        return self.head(self.norm(H))
+
+
+def mae_loss(model, batch):
+    """Mean squared error of the pixels of hidden patches, and their number."""
+    X, kept = batch
+    hidden = hidden_patches(kept, model.config.max_len)
+    error = model(X, kept) - patches(X, model.encoder.size)
+    return error[hidden].square().mean(), int(hidden.sum())
 
 
 # ---- Work ----

@@ -29,7 +29,7 @@ AMOUNTS = (100, 400, 1600, 4000)
 LONG = 6000  # steps of long runs
 COPIES = 4  # distorted ones of each picture, for what has no steps
 FITTED = ('svm', 'nearest')
-RATES = {'vit': 0.003, 'cnn': 0.002, 'swin': 0.003}
+RATES = {'vit': 0.01, 'cnn': 0.006, 'swin': 0.01}
 CHANGES = {
     'ViT': {},
     'CNN': {'model': 'cnn'},
@@ -225,8 +225,12 @@ def execute(run, options, checkpoint):
     model = model.to(device)
     history = runner.train(
         model,
-        pictures.picture_batches(
-            X, y, BATCH_SIZE, run.seed, run.distorted == 1
+        corpora.random_rows(
+            X,
+            y,
+            batch_size=BATCH_SIZE,
+            seed=run.seed,
+            batch_fn=pictures.distorted if run.distorted else None,
         ),
         pictures.class_loss,
         run.num_steps,

@@ -22,9 +22,9 @@ from .digits import load
 
 SIZE, NUM_PATCHES, NUM_KEPT = 4, 36, 9  # of 24 x 24 pixels
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
-SHORT, LONG = 2000, 8000
+SHORT, LONG = 1500, 6000
 TUNING = 300  # steps with labels
-RATES = (0.001, 0.003)  # of these the better on validation is taken
+RATES = (0.002, 0.006)  # of these the better on validation is taken
 LABELS = (100, 400)
 CHANGES = {
     'from scratch': {'num_steps': 0},
@@ -187,7 +187,7 @@ def execute(run, options, checkpoint):
             ),
             pictures.mae_loss,
             run.num_steps,
-            0.003,
+            0.005,
             warmup=min(50, run.num_steps // 2),
             checkpoint=checkpoint,
             shard=options.shard,

@@ -29,7 +29,6 @@ CHANGES = {
     'row by row': {},
     'random order': {'order': 'random'},
     'half the width': {'num_hiddens': 32},
-    'dropout': {'dropout': 0.1},
     'twice as long, dropout': {'dropout': 0.1, 'num_steps': 2 * NUM_STEPS},
 }
 

@@ -4,6 +4,7 @@ A picture is (height, width), pixels from 0 to 1; a batch of them is (batch,
 height, width). Patches and pixels are counted row by row.
 """
 
+import lzma
 import math
 
 import torch
@@ -77,9 +78,7 @@ class ViT(nn.Module):
         width = config.num_hiddens
         self.embedding = nn.Linear(size * size, width)
         self.pos_embedding = nn.Embedding(config.max_len, width)
-        self.class_token = None
-        if class_token:
-            self.class_token = nn.Embedding(1, width)
+        self.class_token = nn.Embedding(1, width) if class_token else None
         self.blks = nn.ModuleList(
             Block(config) for _ in range(config.num_blks)
         )
@@ -121,7 +120,7 @@ def class_loss(model, batch):
 
 
 @torch.no_grad()
-def accuracy(model, X, labels):
+def share_right(model, X, labels):
     """The share of pictures whose class has the highest score."""
     with utils.evaluation_mode(model):
         guesses = torch.cat([model(part).argmax(-1) for part in X.split(250)])
@@ -292,7 +291,6 @@ class MAE(nn.Module):
 
     def __init__(self, encoder, config):
         super().__init__()
-        self.encoder, self.config = encoder, config
         width = config.num_hiddens
         self.narrow = nn.Linear(encoder.config.num_hiddens, width)
         self.mask_token = nn.Embedding(1, width)
@@ -302,9 +300,8 @@ class MAE(nn.Module):
         )
         self.norm = norm(config)
         self.head = nn.Linear(width, encoder.size**2)
-        for part in (self.narrow, self.mask_token, self.pos_embedding):
-            init_weights(part, config)
-        init_weights(self.blks, config)
+        init_weights(self, config)
+        self.encoder, self.config = encoder, config
 
     def encode(self, X, kept):
         """What the encoder makes of kept patches."""
@@ -330,6 +327,131 @@ def mae_loss(model, batch):
     hidden = hidden_patches(kept, model.config.max_len)
     error = model(X, kept) - patches(X, model.encoder.size)
     return error[hidden].square().mean(), int(hidden.sum())
+
+
+# ---- Who reads what ----
+
+
+@torch.no_grad()
+def patch_reach(encode, X, size):
+    """Change one patch at a time and see which outputs move.
+
+    `X` is one picture, (height, width); `encode` maps pictures to (batch,
+    num_outputs, width). The result is boolean, (num_outputs, num_patches),
+    like a mask: output i depends on patch j. Raises ValueError for outputs
+    that are not finite.
+    """
+    P = patches(X[None], size)
+    number = P.shape[1]
+    changed = P.repeat(number + 1, 1, 1)  # the last picture stays as it is
+    changed[torch.arange(number), torch.arange(number)] += 1
+    Y = encode(from_patches(changed, X.shape[0]))
+    if not Y.isfinite().all():
+        raise ValueError('outputs are not finite')
+    return ((Y[:-1] - Y[-1]).abs().amax(-1) > 1e-6).T
+
+
+# ---- What fills gaps without a Transformer ----
+
+
+def fill_linear(X, seen, known, ridge=0.01):
+    """Hidden pixels as the linear guess from seen ones that errs least.
+
+    `X` and `seen`, boolean, are (n, num_pixels), `known` are whole pictures
+    whose mean and covariance are taken, `ridge` is added to its diagonal.
+    """
+    mean, covariance = known.mean(0), torch.cov(known.T)
+    covariance = covariance + ridge * torch.eye(len(mean))
+    filled = X.clone()
+    for x, s in zip(filled, seen, strict=True):
+        weights = torch.linalg.solve(covariance[s][:, s], x[s] - mean[s])
+        x[~s] = (mean + covariance[:, s] @ weights)[~s]
+    return filled.clamp(0, 1)
+
+
+def fill_nearest(X, seen, known, number=10):
+    """Hidden pixels as the mean of the pictures nearest in the seen ones."""
+    s = seen.float()
+    distance = s @ known.square().T - 2 * (X * s) @ known.T
+    nearest = distance.topk(number, largest=False).indices
+    return torch.where(seen, X, known[nearest].mean(1))
+
+
+# ---- What predicts pixels without a Transformer ----
+
+
+def position_scores(known, num_levels):
+    """How probable each level is at each pixel: (num_pixels, num_levels).
+
+    `known` is (n, num_pixels) ids, each counted once more than it comes.
+    """
+    counts = F.one_hot(known, num_levels).sum(0) + 1.0
+    return counts / counts.sum(-1, keepdim=True)
+
+
+def neighbor_scores(X, known, num_levels, side, prior=5.0):
+    """How probable each pixel is, given the one to the left, that above, both.
+
+    `X` and `known` are (n, side * side) ids; the result is like `X`. Counts
+    of `known` with more neighbors are mixed with those with fewer, which
+    count as `prior` more pictures, down to those of the place alone.
+    """
+
+    def around(ids):
+        plane = F.pad(ids.view(-1, side, side), (1, 0, 1, 0), value=num_levels)
+        left, above = plane[:, 1:, :-1], plane[:, :-1, 1:]
+        return left.flatten(1), above.flatten(1)
+
+    place = torch.arange(side * side)
+    probs = position_scores(known, num_levels)[place].expand(len(X), -1, -1)
+    wide = num_levels + 1
+    (left, above), (seen_left, seen_above) = around(X), around(known)
+    for context, seen in (
+        (left, seen_left),
+        (left * wide + above, seen_left * wide + seen_above),
+    ):
+        counts = torch.zeros(wide**2, num_levels)
+        pairs = seen.flatten() * num_levels + known.flatten()
+        counts.view(-1).index_add_(0, pairs, torch.ones(pairs.numel()))
+        found = counts[context]  # (n, num_pixels, num_levels)
+        probs = (found + prior * probs) / (found.sum(-1, keepdim=True) + prior)
+    return probs.gather(-1, X[..., None])[..., 0]
+
+
+class LinearPixels(nn.Module):
+    """Scores of each pixel's levels, linear in all pixels before it.
+
+    From ids (batch, num_pixels) to (batch, num_pixels, num_levels).
+    """
+
+    def __init__(self, num_pixels, num_levels):
+        super().__init__()
+        self.num_levels = num_levels
+        self.weight = nn.Parameter(
+            torch.zeros(num_pixels, num_levels, num_pixels)
+        )
+        self.bias = nn.Parameter(torch.zeros(num_pixels, num_levels))
+        before = torch.ones(num_pixels, num_pixels).tril(-1)
+        self.register_buffer('before', before[:, None])
+
+    def forward(self, X):
+        inputs = X / (self.num_levels - 1)
+        weight = (self.weight * self.before).flatten(0, 1)
+        return (inputs @ weight.T).view(*X.shape, -1) + self.bias
+
+
+def pixel_loss(model, X):
+    """Cross-entropy of all pixels, and how many they are."""
+    return token_loss(model(X), X)
+
+
+def xz_bits(X, known):
+    """Bits per pixel that xz needs for `X` after `known`."""
+    sizes = [
+        len(lzma.compress(bytes(ids.flatten().tolist()), preset=9))
+        for ids in (known, torch.cat((known, X)))
+    ]
+    return 8 * (sizes[1] - sizes[0]) / X.numel()
 
 
 # ---- Work ----

@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 from corpora import FRENCH_NOUNS  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
 from derivatives import two_stream_mask  # noqa: E402
+from pictures import window_mask  # noqa: E402
 from utils import causal_mask, padding_mask, prefix_mask  # noqa: E402
 
 INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'
@@ -412,6 +413,108 @@ def three_modes():
     return drawing
 
 
+STROKES = ((8, 12, 52, 12), (52, 12, 22, 54))  # a 7 in 60 x 60
+
+
+def seven(drawing, x, y, left=0, top=0, side=60):
+    """The part of a 7 that a square shows; its corner is at (x, y)."""
+    drawing.rectangle(x, y, side, side, 'white', QUIET, 0)
+    for x1, y1, x2, y2 in STROKES:
+        inside = [
+            (x1 + t * (x2 - x1), y1 + t * (y2 - y1))
+            for t in (i / 60 for i in range(61))
+        ]
+        inside = [
+            (x + a - left, y + b - top)
+            for a, b in inside
+            if left <= a <= left + side and top <= b <= top + side
+        ]
+        if len(inside) > 1:
+            drawing.line(*inside[0], *inside[-1], INK, 4)
+
+
+def vit():
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    drawing = Drawing(
+        600,
+        350,
+        'A Vision Transformer',
+        'A handwritten 7 is cut into four squares. A class token and the four '
+        'patches go into a Transformer encoder, in which each of the five is '
+        'joined to all five. On the output of the class token stands a new '
+        'linear layer, which answers 7.',
+    )
+    tokens = ['<cls>', '1', '2', '3', '4']
+    outputs = drawing.stack(60, 266, mask, tokens, 'Transformer encoder')
+    drawing.head(outputs[0], 'linear', '7')
+    for i in range(4):
+        at = 62 * (i + 1) + 45
+        drawing.arrow(at + 15, 302, 282)
+        seven(drawing, at, 302, 30 * (i % 2), 30 * (i // 2), 30)
+    seven(drawing, 476, 272)
+    drawing.line(506, 272, 506, 332, ORANGE, 1.5)
+    drawing.line(476, 302, 536, 302, ORANGE, 1.5)
+    drawing.pattern(450, 110, mask, tokens, tokens)
+    return drawing
+
+
+def windows(drawing, x, y, mask, side, query, cell=20):
+    """A plane of patches: the keys of one query, windows with a border."""
+    for i in range(side * side):
+        row, col = divmod(i, side)
+        fill = BLUE if mask[query, i] else PALE
+        place = x + col * cell + 1, y + row * cell + 1
+        drawing.rectangle(*place, cell - 2, cell - 2, fill, round=2)
+    for i in range(side * side):
+        row, col = divmod(i, side)
+        left, top = x + col * cell, y + row * cell
+        if col == 0 or not mask[i, i - 1]:
+            drawing.line(left, top, left, top + cell, ORANGE, 2)
+        if row == 0 or not mask[i, i - side]:
+            drawing.line(left, top, left + cell, top, ORANGE, 2)
+    end = side * cell
+    drawing.line(x + end, y, x + end, y + end, ORANGE, 2)
+    drawing.line(x, y + end, x + end, y + end, ORANGE, 2)
+    row, col = divmod(query, side)
+    middle = x + (col + 0.5) * cell, y + (row + 0.5) * cell
+    drawing.text(*middle, '\u00d7', 'white')
+
+
+def swin():
+    drawing = Drawing(
+        620,
+        270,
+        'Windows of a Swin Transformer',
+        'Three planes of patches with windows. First block: 8 by 8 patches in '
+        'four windows of 4 by 4; the patch in row 4, column 4 attends to the '
+        '16 of its window at the top left. Second block: windows moved by two '
+        'right and down, nine of them, those at the edges smaller; the same '
+        'patch attends to the 16 in the middle. After merging: 4 by 4 '
+        'patches, each made of 2 by 2, in one window of 16.',
+    )
+    planes = (
+        ('first block', window_mask(8, 4), 8, 27, 20, '4 windows'),
+        (
+            'second block: moved by 2',
+            window_mask(8, 4, 2),
+            8,
+            27,
+            20,
+            '9 windows',
+        ),
+        ('after merging', window_mask(4, 4), 4, 5, 40, '1 window'),
+    )
+    for i, (name, mask, side, query, cell, number) in enumerate(planes):
+        x = 30 + 200 * i
+        drawing.text(x, 30, name, BLUE, 'start', 14)
+        windows(drawing, x, 56, mask, side, query, cell)
+        patches = f'{side} x {side} patches, {number},'
+        drawing.text(x, 232, patches, QUIET, 'start', 12)
+        text = f'{int(mask[query].sum())} keys of \u00d7'
+        drawing.text(x, 250, text, QUIET, 'start', 12)
+    return drawing
+
+
 def icon():
     drawing = Drawing(
         96,
@@ -436,6 +539,8 @@ DRAWINGS = (
     gpt_pretraining,
     gpt_classification,
     gpt_shots,
+    vit,
+    swin,
 )
 
 

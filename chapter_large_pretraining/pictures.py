@@ -285,8 +285,7 @@ class MAE(nn.Module):
 
     `encoder` is a `ViT` without class token; its blocks read only the patches
     `kept`, (batch, num_kept). A narrower decoder, of `config`, reads the
-    results and a mask token for every hidden patch. Maps pictures to the
-    pixels of all patches, (batch, num_patches, size * size).
+    results and a mask token for every hidden patch.
     """
 
     def __init__(self, encoder, config):
@@ -303,15 +302,16 @@ class MAE(nn.Module):
         init_weights(self, config)
         self.encoder, self.config = encoder, config
 
-    def encode(self, X, kept):
+    def encode_kept(self, X, kept):
         """What the encoder makes of kept patches."""
         H = take(self.encoder.embed(X), kept)
         for blk in self.encoder.blks:
             H = blk(H)
         return self.encoder.norm(H)  # (batch, num_kept, num_hiddens)
 
-    def forward(self, X, kept):
-        H = self.narrow(self.encode(X, kept))
+    def paint(self, X, kept):
+        """The pixels of all patches: (batch, num_patches, size * size)."""
+        H = self.narrow(self.encode_kept(X, kept))
         num_patches = self.config.max_len
         masks = self.mask_token.weight.expand(len(X), num_patches, -1)
         H = masks.scatter(1, kept[..., None].expand_as(H), H)
@@ -325,7 +325,7 @@ def mae_loss(model, batch):
     """Mean squared error of the pixels of hidden patches, and their number."""
     X, kept = batch
     hidden = hidden_patches(kept, model.config.max_len)
-    error = model(X, kept) - patches(X, model.encoder.size)
+    error = model.paint(X, kept) - patches(X, model.encoder.size)
     return error[hidden].square().mean(), int(hidden.sum())
 
 

@@ -196,14 +196,14 @@ def test_mae_reads_what_is_kept_and_is_judged_by_what_is_hidden():
     model = pictures.MAE(encoder, config(8, max_len=16)).eval()
     assert encoder.embedding.weight.equal(before)  # it may be trained
     X, kept = torch.rand(3, 28, 28), torch.tensor([[0, 5, 9, 15]] * 3)
-    assert model(X, kept).shape == (3, 16, 49)
+    assert model.paint(X, kept).shape == (3, 16, 49)
     moved = pictures.patch_reach(
-        lambda X: model(X, kept[:1].expand(len(X), -1)), X[0], 7
+        lambda X: model.paint(X, kept[:1].expand(len(X), -1)), X[0], 7
     )
     seen = ~pictures.hidden_patches(kept, 16)[0]
     assert moved.equal(seen.expand(16, -1))
     loss, number = pictures.mae_loss(model, (X, kept))
-    P, Q = model(X, kept), pictures.patches(X, 7)
+    P, Q = model.paint(X, kept), pictures.patches(X, 7)
     expected = (P - Q)[:, ~seen].square().mean()
     assert number == 36 and loss.item() == pytest.approx(expected.item())
 

@@ -22,7 +22,7 @@ from .digits import load
 
 SIZE, NUM_PATCHES, NUM_KEPT = 4, 36, 9  # of 24 x 24 pixels
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
-SHORT, LONG = 1500, 6000
+SHORT, LONG = 1500, 4500
 TUNING = 300  # steps with labels
 RATES = (0.002, 0.006)  # of these the better on validation is taken
 LABELS = (100, 400)

@@ -26,7 +26,6 @@ FEW_STEPS = 20  # of a run that is there to be repeated by a test
 BATCH_SIZE = 32
 SIZE = 7  # pixels on each side of a patch
 AMOUNTS = (100, 400, 1600, 4000)
-LONG = 6000  # steps of long runs
 COPIES = 4  # distorted ones of each picture, for what has no steps
 FITTED = ('svm', 'nearest')
 RATES = {'vit': 0.01, 'cnn': 0.006, 'swin': 0.01}
@@ -258,7 +257,6 @@ def execute(run, options, checkpoint):
 
 def add_options(add):
     add('--steps', type=runner.whole, default=NUM_STEPS)
-    add('--long', type=runner.whole, default=LONG)
     add('--seeds', type=runner.whole, default=3)
 
 
@@ -296,11 +294,6 @@ def plan(rows, options):
             if run.model == 'swin':
                 run = dataclasses.replace(run, num_steps=equal_steps(run))
             runs.append(run)
-    runs += [
-        run_of(change, seed, options.long, distorted=1)
-        for seed in seeds
-        for change in ('CNN', 'ViT')
-    ]
     return runs
 
 

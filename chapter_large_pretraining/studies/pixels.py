@@ -29,7 +29,6 @@ CHANGES = {
     'row by row': {},
     'random order': {'order': 'random'},
     'half the width': {'num_hiddens': 32},
-    'twice as long, dropout': {'dropout': 0.1, 'num_steps': 2 * NUM_STEPS},
 }
 
 
@@ -46,7 +45,6 @@ class Run:
     num_steps: int = NUM_STEPS
     num_hiddens: int = 64
     order: str = 'rows'
-    dropout: float = 0.0
     lr: float = RATE
 
     def __post_init__(self):
@@ -56,8 +54,6 @@ class Run:
         runner.check_least(self, seed=0, num_steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f'lr is {self.lr}, not above 0')
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout is {self.dropout}, outside [0, 1)')
 
     @property
     def cost(self):
@@ -72,7 +68,6 @@ class Run:
             num_heads=4,
             num_blks=NUM_BLKS,
             max_len=NUM_PIXELS + 1,
-            dropout=self.dropout,
         )
 
 

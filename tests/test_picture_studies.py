@@ -14,7 +14,7 @@ from studies import digits, hidden_patches, pixels, runner
 
 STUDIES = digits, hidden_patches, pixels
 DIGITS = digits.Run('ViT', 0)
-HIDDEN = hidden_patches.Run('MAE, short', 0, 10)
+HIDDEN = hidden_patches.Run('MAE', 0, 10)
 PIXELS = pixels.Run('row by row', 0)
 
 

@@ -1,7 +1,8 @@
 """The study of hidden patches: what MAE's pretraining is worth.
 
-Pretrains masked autoencoders on digits without labels, measures how well they paint hidden patches, and lets their encoders
-learn from a few labels, beside encoders that start from nothing.
+Pretrains masked autoencoders on digits without labels, measures how well they
+paint hidden patches, and lets their encoders learn from a few labels, beside
+encoders that start from nothing.
 """
 
 import dataclasses

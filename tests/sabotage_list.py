@@ -44,6 +44,10 @@ BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
 EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
+PICTURES = 'chapter_large_pretraining/corpora/pictures.py'
+DIGITS = 'chapter_large_pretraining/studies/digits.csv'
+PIXELS = 'chapter_large_pretraining/studies/pixels.csv'
+HIDDEN = 'chapter_large_pretraining/studies/hidden_patches.csv'
 
 INDEX = Sabotage(
     runs=(
@@ -3336,6 +3340,190 @@ SCALING_MACHINES = Sabotage(
     definitional={},
 )
 
+VISION = Sabotage(
+    runs=(
+        (
+            Patch(
+                'patches with rows and columns exchanged',
+                (
+                    (
+                        'P = X.unfold(1, size, size).unfold(2, size, size)',
+                        'P = X.unfold(2, size, size).unfold(1, size, size)',
+                    ),
+                ),
+                (
+                    'patches: as by hand',
+                    'put together again: the picture',
+                    'a linear layer on patches is a convolution of that '
+                    'stride',
+                ),
+            ),
+            Patch(
+                'tested on pictures that were trained on',
+                (('order[-num_test:]}', 'order[:num_test]}', PICTURES),),
+                ('no test picture is a training picture',),
+            ),
+            Patch(
+                'the convolution reads the mirrored picture',
+                (('small(X[:, None])', 'small(X[:, None].flip(3))'),),
+                ('a convolution is a linear layer on overlapping patches',),
+            ),
+            Patch(
+                'a window is one column wider',
+                (('- shift) // size\n', '- shift) // (size + 1)\n'),),
+                ('windows: pairs are patches times 16',),
+            ),
+            Patch(
+                'a bias for the column only',
+                (
+                    (
+                        'offset[:, None, :, None] * (2 * size - 1) + ',
+                        'offset[:, None, :, None] * 0 + ',
+                    ),
+                ),
+                ('one bias for each offset: nine for four neighbors',),
+            ),
+            Patch(
+                'merged features in the other direction',
+                (
+                    (
+                        'return H.transpose(2, 3).flatten(3)',
+                        'return H.flip(4).transpose(2, 3).flatten(3)',
+                    ),
+                ),
+                ('merging patches of 3 x 3 gives those of 6 x 6',),
+            ),
+            Patch(
+                'the first patches are kept, whatever was drawn',
+                (
+                    (
+                        'H = take(self.encoder.embed(X), kept)',
+                        'H = self.encoder.embed(X)[:, : kept.shape[1]]',
+                    ),
+                ),
+                (
+                    'MAE: every output depends on every kept patch and on no '
+                    'hidden one',
+                ),
+            ),
+            Patch(
+                'half of the patches in the encoder',
+                (
+                    (
+                        'stack_products(encoder.config, 9)',
+                        'stack_products(encoder.config, 18)',
+                    ),
+                ),
+                (
+                    'a quarter of the patches takes less than a quarter of '
+                    'the work',
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'a ViT that reads from left to right',
+                (
+                    (
+                        'H = blk(H, mask)\n    return self.norm(H)',
+                        'H = blk(H, causal_mask(H.shape[1]))\n'
+                        '    return self.norm(H)',
+                    ),
+                ),
+                ('ViT: all 17 outputs depend on all 16 patches',),
+            ),
+            Patch(
+                'the convolutional network has a tenth of its steps',
+                (
+                    (
+                        'train(cnn, batches(), class_loss, 1500',
+                        'train(cnn, batches(), class_loss, 50',
+                    ),
+                ),
+                ('the CNN is 1.5 points ahead of the ViT',),
+            ),
+            Patch(
+                'windows that stay',
+                (('deep.masks(0)[i],', 'deep.masks(0)[0],'),),
+                (
+                    'Swin: what moves is the product of the masks',
+                    'windows are connected after two blocks, and all after '
+                    'three',
+                ),
+            ),
+            Patch(
+                'a picture of 65 on a side',
+                (('sides = (8, 16, 32, 64)', 'sides = (8, 16, 32, 128)'),),
+                (
+                    'from 8 to 64 on a side: windows 64 times as many pairs, '
+                    'all 4,096',
+                ),
+            ),
+            Patch(
+                'an MAE without training',
+                (('mae_loss, 1000, lr=0.01', 'mae_loss, 10, lr=0.01'),),
+                ('MAEBETTER',),
+            ),
+            Patch(
+                'no causal mask',
+                (
+                    (
+                        'mask = causal_mask(num_steps, start + num_steps, '
+                        'X.device)',
+                        'mask = torch.ones(num_steps, start + num_steps, '
+                        'dtype=torch.bool)',
+                        UTILS,
+                    ),
+                ),
+                ('iGPT: the measured pattern is the causal mask',),
+            ),
+        ),
+        (
+            Patch(
+                'no positions',
+                (
+                    (
+                        'return H + self.pos_embedding.weight[: H.shape[1]]',
+                        'return H',
+                    ),
+                ),
+                ('with positions it does',),
+            ),
+            Patch(
+                'what is looked at least is hidden',
+                (
+                    (
+                        'return maps[-1][:, :, 0, 1:].mean(1)',
+                        'return -maps[-1][:, :, 0, 1:].mean(1)',
+                    ),
+                ),
+                ('ATT1', 'ATT2'),
+            ),
+            Patch(
+                'a GPT with a tenth of its steps',
+                (('lm_loss, 900,', 'lm_loss, 90,'),),
+                ('BITS',),
+            ),
+        ),
+        (
+            Patch(
+                'positions stay',
+                (
+                    (
+                        'vit.pos_embedding.weight.data.zero_()',
+                        'vit.pos_embedding.weight.data.mul_(1)',
+                    ),
+                ),
+                (
+                    'without positions the order of patches makes no '
+                    'difference',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
 SABOTAGE = {
     'index': INDEX,
     'bert': BERT,
@@ -3349,4 +3537,5 @@ SABOTAGE = {
     'in_context': IN_CONTEXT,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
+    'vision': VISION,
 }

@@ -3452,7 +3452,7 @@ VISION = Sabotage(
                 ),
             ),
             Patch(
-                'a picture of 65 on a side',
+                'a picture twice as large',
                 (('sides = (8, 16, 32, 64)', 'sides = (8, 16, 32, 128)'),),
                 (
                     'from 8 to 64 on a side: windows 64 times as many pairs, '

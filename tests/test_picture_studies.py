@@ -53,6 +53,7 @@ def recorded(study):
         (PIXELS, {'order': 'columns'}, "order is 'columns', not one of"),
         (PIXELS, {'num_hiddens': 48}, 'num_hiddens is 48, not one of'),
         (PIXELS, {'num_steps': 0}, 'num_steps is 0, below 1'),
+        (PIXELS, {'dropout': 1.0}, r'dropout is 1.0, outside \[0, 1\)'),
         (PIXELS, {'lr': 0.0}, 'lr is 0.0, not above 0'),
     ],
 )
@@ -225,7 +226,7 @@ def test_bits_and_states():
     X = pixels.load()['test'][0][:20]
     assert pixels.bits(model, X) == pytest.approx(math.log2(18), abs=1e-4)
     found = pixels.states(model, X)
-    assert len(found) == 5 and found[0].shape == (20, 64)
+    assert len(found) == 5 and found[0].shape == (20, 32)
     with torch.no_grad():
         last = model.encode(X)
     H = model.norm(found[-1]).detach()

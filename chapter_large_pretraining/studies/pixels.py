@@ -28,7 +28,7 @@ RATE = 0.01
 CHANGES = {
     'row by row': {},
     'random order': {'order': 'random'},
-    'half the width': {'num_hiddens': 32},
+    'no dropout': {'dropout': 0.0},
 }
 
 
@@ -43,17 +43,20 @@ class Run:
     change: str
     seed: int
     num_steps: int = NUM_STEPS
-    num_hiddens: int = 64
+    num_hiddens: int = 32
     order: str = 'rows'
+    dropout: float = 0.1
     lr: float = RATE
 
     def __post_init__(self):
         runner.check_values(
-            self, order=('rows', 'random'), num_hiddens=(32, 64, 128)
+            self, order=('rows', 'random'), num_hiddens=(16, 32, 64)
         )
         runner.check_least(self, seed=0, num_steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f'lr is {self.lr}, not above 0')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout is {self.dropout}, outside [0, 1)')
 
     @property
     def cost(self):
@@ -68,6 +71,7 @@ class Run:
             num_heads=4,
             num_blks=NUM_BLKS,
             max_len=NUM_PIXELS + 1,
+            dropout=self.dropout,
         )
 
 

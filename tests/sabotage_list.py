@@ -3419,6 +3419,34 @@ VISION = Sabotage(
                     'the work',
                 ),
             ),
+            Patch(
+                'completions of other pictures',
+                (
+                    (
+                        'drawn = drawn.clamp(max=16)',
+                        'drawn = drawn.clamp(max=16).flip(0)',
+                    ),
+                ),
+                (
+                    'completions: the right digit more often than with any '
+                    'lower half',
+                ),
+            ),
+            Patch(
+                'changed rows of pixels.csv',
+                (
+                    ('1.8161722750430507', '2.8161722750430507', PIXELS),
+                    ('1.5480388911179888', '1.9480388911179888', PIXELS),
+                    ('0.9166666666666666', '0.9966666666666666', PIXELS),
+                ),
+                (
+                    'recorded: a random order costs 0.05 bits in each run',
+                    'recorded: without dropout training pictures take 0.2 '
+                    'bits less than others',
+                    'recorded: no block tells the digit as well as raw '
+                    'pixels, in any run',
+                ),
+            ),
         ),
         (
             Patch(
@@ -3509,6 +3537,16 @@ VISION = Sabotage(
                     'iGPT takes 0.12 bits less than a linear layer',
                     'recorded: the run above, to 1 % of the bits',
                 ),
+            ),
+            Patch(
+                'the farthest upper half',
+                (
+                    (
+                        'digits[:, :32]).argmin(1)',
+                        'digits[:, :32]).argmax(1)',
+                    ),
+                ),
+                ('but less often than with that of the nearest upper half',),
             ),
         ),
         (

@@ -3433,11 +3433,14 @@ VISION = Sabotage(
                 ),
             ),
             Patch(
-                'changed rows of pixels.csv',
+                'changed rows of pixels.csv and hidden_patches.csv',
                 (
                     ('1.8161722750430507', '2.8161722750430507', PIXELS),
                     ('1.5480388911179888', '1.9480388911179888', PIXELS),
                     ('0.9166666666666666', '0.9966666666666666', PIXELS),
+                    ('0.04684093967080116', '0.07684093967080116', HIDDEN),
+                    ('0.04624107480049133,0.795', '0.04,0.595', HIDDEN),
+                    ('0.8889999985694885', '0.5889999985694885', HIDDEN),
                 ),
                 (
                     'recorded: a random order costs 0.05 bits in each run',
@@ -3445,6 +3448,15 @@ VISION = Sabotage(
                     'bits less than others',
                     'recorded: no block tells the digit as well as raw '
                     'pixels, in any run',
+                    'recorded: 3,500 steps: less error than the ten nearest '
+                    'in each run',
+                    'recorded: frozen, 100 labels: 1 point ahead of pixels '
+                    'in each run',
+                    'recorded: and 15 points ahead of random weights',
+                    'recorded: fine-tuned: 2 points ahead, at equal steps, '
+                    'in each run',
+                    'recorded: and, seed by seed, 1 point ahead of twice the '
+                    'steps',
                 ),
             ),
         ),
@@ -3490,7 +3502,10 @@ VISION = Sabotage(
             Patch(
                 'an MAE without training',
                 (('mae_loss, 1000, lr=0.01', 'mae_loss, 10, lr=0.01'),),
-                ('MAEBETTER',),
+                (
+                    'MAE: 1,000 steps: less error than the mean picture, by '
+                    '0.015',
+                ),
             ),
             Patch(
                 'no causal mask',

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import zlib
+from collections import Counter
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def fingerprint_of(tensors, content):
 # ---- Pages ----
 
 
-def check_model(model, words):
+def check_model(model, words, head):
     """Raise ValueError unless a page can compute with `model` and `words`."""
     config = model.config
     if type(model) not in KINDS:
@@ -108,9 +109,16 @@ def check_model(model, words):
         raise ValueError(f'a page has no {config.activation}')
     if len(words) != config.vocab_size:
         raise ValueError(f'{len(words)} words for {config.vocab_size} ids')
+    if (
+        not 0 <= head[0] < config.num_blks
+        or not 0 <= head[1] < config.num_heads
+    ):
+        raise ValueError(f'head is {head}, not one of the model')
     for word in words:
         if not word or word.split() != [word]:
             raise ValueError(f'{word!r} is empty or has a blank')
+    if twice := [word for word, n in Counter(words).items() if n > 1]:
+        raise ValueError(f'{twice[0]!r} stands twice among the words')
 
 
 def parts_of(example, prefixes):
@@ -125,6 +133,9 @@ def parts_of(example, prefixes):
 
 def check_examples(model, words, examples, prefixes, max_words):
     """Raise ValueError unless all `examples` can be answered."""
+    longest = model.config.max_len - 2
+    if not 1 <= max_words <= longest:
+        raise ValueError(f'max_words is {max_words}, not in 1..{longest}')
     if not examples:
         raise ValueError('no examples to start from')
     for example in examples:
@@ -141,11 +152,31 @@ def check_examples(model, words, examples, prefixes, max_words):
             raise ValueError(f'{example!r} hides no word in [brackets]')
 
 
+def tasks_of(world):
+    """The facts of a `FactWorld` as `show_model` takes them."""
+    rows = zip(world.descriptions, world.questions, world.answers, strict=True)
+    return {
+        world.decode(name): [
+            (world.vocab[i], world.vocab[j])
+            for i, j in zip(asked, replies, strict=True)
+            if i > 0
+        ]
+        for name, asked, replies in rows
+    }
+
+
 def model_page(
-    model, words, examples, tasks=None, prefixes=(), max_words=40, bits=8
+    model,
+    words,
+    examples,
+    tasks=None,
+    prefixes=(),
+    max_words=40,
+    bits=8,
+    head=(0, 0),
 ):
     """The page of `show_model` as HTML, and its fingerprint."""
-    check_model(model, words)
+    check_model(model, words, head)
     prefixes = list(prefixes)
     check_examples(model, words, examples, prefixes, max_words)
     config = {name: getattr(model.config, name) for name in NEEDED}
@@ -162,10 +193,6 @@ def model_page(
                 ('decoder', NUM_WRITTEN, False),
             )
         }
-    elif most > model.config.max_len:
-        raise ValueError(
-            f'max_words is {max_words}, above {model.config.max_len - 2}'
-        )
     integers = integers_of(model, bits)
     if 'pos_embedding.weight' in integers:  # the last ones are never used
         rows, *others = integers['pos_embedding.weight']
@@ -182,6 +209,7 @@ def model_page(
         ]
         or None,
         'max_words': max_words,
+        'head': list(head),
         'config': config,
         'tensors': tensors,
         'weights': base64.b64encode(zlib.compress(content, 9)).decode(),
@@ -234,7 +262,14 @@ def plot_guesses(pairs, title):
 
 
 def show_model(
-    model, words, examples, tasks=None, prefixes=(), max_words=40, bits=8
+    model,
+    words,
+    examples,
+    tasks=None,
+    prefixes=(),
+    max_words=40,
+    bits=8,
+    head=(0, 0),
 ):
     """Display a page in which readers ask `model`, and below it a picture.
 
@@ -243,13 +278,14 @@ def show_model(
     words between blanks. A `GPT` says what comes next; with `tasks`, lists
     of pairs by description, beside the best possible answer. A `BERT` says
     what a hidden word may be, in an example one in [brackets]. A `T5` writes
-    what one of `prefixes` asks for. `max_words` is the longest text. The
+    what one of `prefixes` asks for. `max_words` is the longest text; `head`
+    is the block and the head, from 0, whose attention is shown first. The
     picture shows the answer to the first example. Raises ValueError for a
     model of another kind or with blocks that a page has not, words that do
     not fit, an example that cannot be answered, other `bits` than 8 and 16.
     """
     options = {'tasks': tasks, 'prefixes': prefixes}
-    options |= {'max_words': max_words, 'bits': bits}
+    options |= {'max_words': max_words, 'bits': bits, 'head': head}
     page, fingerprint = model_page(model, words, examples, **options)
     said = guesses(rounded(model, bits), words, examples[0], prefixes)
     text = (

@@ -30,7 +30,7 @@ function addHeads() {
     const input = add(label, 'input');
     input.type = 'radio';
     input.name = 'head';
-    input.checked = blk === 0 && head === 0;
+    input.checked = blk === chosen.blk && head === chosen.head;
     input.setAttribute('aria-label', `block ${blk + 1}, head ${head + 1}`);
     input.onchange = () => choose({ blk, head });
     const map = add(label, 'div');
@@ -57,14 +57,15 @@ function addTokens() {
 }
 
 function paint() {
+  const color = colors.getPropertyValue('--shade').split(',').map(Number);
   document.querySelectorAll('canvas').forEach((canvas, i) => {
-    canvas.width = keys.length;  // which clears it, too
+    canvas.width = keys.length;
     canvas.height = queries.length;
     const pen = canvas.getContext('2d');
-    maps.flat()[i].forEach((weight, j) => {
-      pen.fillStyle = shade(weight);
-      pen.fillRect(j % keys.length, Math.floor(j / keys.length), 1, 1);
-    });
+    const image = pen.createImageData(canvas.width, canvas.height);
+    maps.flat()[i].forEach((weight, j) =>
+      image.data.set([...color, 0.255 * weight], 4 * j));
+    pen.putImageData(image, 0, 0);
   });
 }
 

@@ -4,7 +4,7 @@ const data = JSON.parse(get('data').textContent);
 const vocabulary = data.words.split(' ');
 const ids = new Map(vocabulary.map((word, id) => [word, id]));
 const idsOf = words => words.map(word => ids.get(word));
-const isSpecial = word => /^<.*>$|^{}$/.test(word);
+const isSpecial = word => /^<\w+>$|^{}$/.test(word);
 const offered = vocabulary.filter(word => !isSpecial(word));
 const wordOf = ({ id }) => vocabulary[id];
 
@@ -14,10 +14,15 @@ function idOf(word) {
   return ids.get(word) ?? ids.get(word.toLowerCase());
 }
 
-// the words of a text, and where they stand; marks stand for themselves
+// The words of a text, and where they stand. Marks that end a word are words
+// of their own, unless all of it is a word.
 function read(text) {
-  return [...text.matchAll(/<\w+>|->|[.,;:!?]|[^\s.,;:!?]+/gu)].map(
-    ({ 0: word, index }) => ({ word, index, id: idOf(word) }));
+  const parts = /<\w+>|->|[.,;:!?]|[^.,;:!?]+/gu;
+  return [...text.matchAll(/\S+/gu)].flatMap(({ 0: piece, index }) =>
+    (idOf(piece) === undefined ? [...piece.matchAll(parts)]
+                               : [{ 0: piece, index: 0 }]).map(
+      part => ({ word: part[0], index: index + part.index,
+                 id: idOf(part[0]) })));
 }
 
 // how many letters to change, add or remove
@@ -127,6 +132,7 @@ const kind = kinds[data.kind];
 
 const text = get('text');
 let model, hidden = null;
+[chosen.blk, chosen.head] = data.head;
 
 const chosenPrefix = () => ({
   prefix: document.querySelector('#prefixes input:checked')?.value });
@@ -153,7 +159,8 @@ function mark(found) {
   get('marks').scrollTop = text.scrollTop;
 }
 
-const short = word => word.length > 24 ? `${word.slice(0, 24)}…` : word;
+const short = word => word.length > 24
+  ? `${[...word].slice(0, 24).join('')}…` : word;
 
 function complain(found) {
   const notes = get('notes');
@@ -176,7 +183,7 @@ function complain(found) {
     }
   }
   if (unknown.length > 2)
-    add(notes, 'span', `${unknown.length - 2} more words are unknown.`);
+    add(notes, 'span', `And ${unknown.length - 2} more.`);
   else if (!unknown.length && found.length > data.max_words)
     add(notes, 'span', `At most ${data.max_words} words; these are ${found.length}.`);
   else if (!found.length)

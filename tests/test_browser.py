@@ -14,9 +14,10 @@ from platform import python_version
 import nbformat
 import pytest
 from execute import CHAPTER
+from frames import data_of
 from playwright.sync_api import sync_playwright
 from site_build import build_site
-from test_explorer import data_of, stored_pages
+from test_explorer import stored_pages
 from test_lab import running_lab
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'

@@ -14,12 +14,14 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from frames import data_of
+from frames import data_of, page_of
 from playwright.sync_api import sync_playwright
+from test_explorer import stored_frames
 
 import corpora
 import in_page
 from corpora import BOS, NUM_SPECIAL, SEP
+from figures import fill_page
 from in_page import model_page, rounded, show_model
 from utils import BERT, GPT, T5, Config, answer, record_attention
 
@@ -150,7 +152,11 @@ def expected(model, texts):
 
 def check_equal(page, model, bits, texts):
     """Compares scores, and returns how far apart the farthest are."""
-    model = rounded(model, bits)
+    return compare(page, rounded(model, bits), texts)
+
+
+def compare(page, model, texts):
+    """Compares scores with those of a model of rounded weights."""
     asked, scores = expected(model, texts)
     found = page.evaluate(RUN[type(model)], asked)
     worst = max(
@@ -191,6 +197,58 @@ def test_scores_are_those_of_pytorch(kind, change, open_page):
             200 if change == 'as it is' else 40, 40, len(WORDS)
         )
         check_equal(page, model, bits, texts)
+
+
+STORED = {'in_context': GPT, 'bert': BERT, 't5_tasks': T5}
+
+
+def stored_model(data):
+    """The model that a page holds, in PyTorch."""
+    kind = {'gpt': GPT, 'bert': BERT, 't5': T5}[data['kind']]
+    content = zlib.decompress(base64.b64decode(data['weights']))
+    at, state = 0, {}
+    for name, shape, bits, scale in data['tensors']:
+        size = int(np.prod(shape)) * bits // 8
+        part = np.frombuffer(content[at : at + size], f'<i{bits // 8}')
+        values = part.astype(np.float32).reshape(shape) * np.float32(scale)
+        state[name] = torch.from_numpy(values)
+        at += size
+    options = {k: v for k, v in data['config'].items() if k != 'buckets'}
+    first = next(name for name in state if name.endswith('layer.0.weight'))
+    blks = {name.split('blks.')[1][0] for name in state if 'blks.' in name}
+    model = kind(
+        Config(
+            state['token_embedding.weight'].shape[0],
+            num_blks=len(blks),
+            max_len=state.get('pos_embedding.weight', torch.ones(512)).shape[
+                0
+            ],
+            ffn_num_hiddens=state[first].shape[0],
+            bias=any(name.endswith('W_o.bias') for name in state),
+            **options,
+        )
+    )
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and len(missing) < 8
+    return model.eval()
+
+
+@in_browser
+@pytest.mark.parametrize('name', STORED)
+def test_stored_models_are_those_of_pytorch_and_of_the_code(name, open_page):
+    (frame,) = stored_frames(name, in_page.TITLE)
+    content = page_of(frame)
+    data = data_of(content)
+    assert fill_page('try_it', data) == content
+    packed = zlib.decompress(base64.b64decode(data['weights']))
+    fingerprint = in_page.fingerprint_of(data['tensors'], packed)
+    assert f'data-fingerprint="{fingerprint}"' in frame
+    page, model = open_page(content), stored_model(data)
+    texts = random_texts(200, data['max_words'], model.config.vocab_size)
+    compare(page, model, texts)
+    # every word can be written
+    assert page.evaluate("""() => offered.every(
+        word => read(`x ${word} y`)[1].word === word && idOf(word))""")
 
 
 def test_weights_that_share_nothing_are_noticed():
@@ -631,23 +689,14 @@ def test_weights_are_rounded_to_the_nearest_integer(bits):
 
 
 def test_what_is_packed_are_the_rounded_weights():
-    model = small_model(BERT)
-    data = data_of(small_page(model))
-    content = zlib.decompress(base64.b64decode(data['weights']))
-    at, close = 0, rounded(model).state_dict()
-    for name, shape, bits, scale in data['tensors']:
-        size = int(np.prod(shape)) * bits // 8
-        part = np.frombuffer(content[at : at + size], f'<i{bits // 8}')
-        values = part.astype(np.float32).reshape(shape) * np.float32(scale)
-        wanted = close[name].numpy()[: shape[0]]
-        np.testing.assert_array_equal(values, wanted)
-        at += size
-    assert at == len(content)
-    names = {name for name, *_ in data['tensors']}
-    assert close.keys() - names == {
-        'mlm.decoder.weight',
-        *(f'{x}.{y}' for x in ('pooler.0', 'nsp') for y in ('weight', 'bias')),
-    }
+    for kind in (GPT, BERT, T5):
+        model = small_model(kind)
+        packed = dict(
+            stored_model(data_of(small_page(model))).named_parameters()
+        )
+        for name, p in rounded(model).named_parameters():
+            if not name.startswith(in_page.UNUSED):
+                assert torch.equal(packed[name], p[: len(packed[name])]), name
 
 
 def test_the_same_page_again_and_another_fingerprint_for_other_weights():

@@ -247,7 +247,7 @@ def test_one_page_has_all_models_that_notebooks_keep(pages, built):
 
 def test_a_notebook_without_a_model_raises(conf):
     match = re.match(r'(\w+)', 'index')
-    with pytest.raises(ValueError, match='index.ipynb keeps no model'):
+    with pytest.raises(ValueError, match=r'index\.ipynb keeps no model'):
         conf.model_frame(match)
 
 

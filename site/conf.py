@@ -116,7 +116,9 @@ def prepare_code(cell):
         cell['source'] = rest
 
 
-FRAME = re.compile(r'<div><iframe title="Try the model".*?</iframe></div>')
+FRAME = re.compile(
+    r'<div><iframe title="Try the model".*</iframe></div>', re.S
+)
 
 
 def model_frame(match):

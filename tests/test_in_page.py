@@ -116,13 +116,13 @@ def open_page(browser):
 
 
 RUN = {
-    GPT: 'texts => texts.map(ids => gpt(model, ids))',
+    GPT: 'texts => texts.map(ids => [...gpt(model, ids)])',
     BERT: """texts => texts.map(([ids, segments, place]) =>
-        bert(model, ids, segments, place))""",
+        [...bert(model, ids, segments, place)])""",
     T5: """texts => texts.map(([ids, targets]) => {
         const memory = encode(model, ids), caches = newCaches(model);
-        return targets.map(
-            id => decode(model, id, memory, caches)).pop();
+        return [...targets.map(
+            id => decode(model, id, memory, caches)).pop()];
     })""",
 }
 

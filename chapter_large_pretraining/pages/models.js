@@ -39,8 +39,12 @@ const activations = {
 
 // ---- Blocks
 
-const linear = ({ weight, bias }, X) => X.map(x =>
-  weight.map((row, i) => dot(row, x) + (bias ? bias[i] : 0)));
+const linear = ({ weight, bias }, X) => X.map(x => {
+  const y = new Float64Array(weight.length);
+  for (let i = 0; i < y.length; i++)
+    y[i] = dot(weight[i], x) + (bias ? bias[i] : 0);
+  return y;
+});
 
 function norm({ weight, bias }, c, X) {
   return X.map(x => {
@@ -69,15 +73,15 @@ function attention(p, c, X, { memory, sees = () => true, bias = () => 0,
     K.push(...project(p, memory ?? X, 1));
     V.push(...project(p, memory ?? X, 2));
   }
-  const d = c.head_width, Y = X.map(() => []), heads = [];
+  const d = c.head_width, heads = [];
+  const Y = X.map(() => new Float64Array(c.num_heads * d));
   for (let h = 0; h < c.num_heads; h++) {
     heads.push(Q.map((q, i) => softmax(K.map((k, j) => sees(i, j)
       ? dot(q, k, h * d, (h + 1) * d) * c.scale + bias(h, i, j)
       : -Infinity))));
-    heads[h].forEach((weights, i) => {
-      for (let n = h * d; n < (h + 1) * d; n++)
-        Y[i].push(weights.reduce((sum, w, j) => sum + w * V[j][n], 0));
-    });
+    heads[h].forEach((weights, i) => weights.forEach((weight, j) => {
+      for (let n = h * d; n < (h + 1) * d; n++) Y[i][n] += weight * V[j][n];
+    }));
   }
   seen.push(heads);
   return linear(p.W_o, Y);
@@ -106,7 +110,7 @@ function block(p, c, X, own, other) {
 
 const blocks = p => Object.values(p.blks);
 const finalNorm = (p, c, X) => c.pre_norm ? norm(p.norm, c, X) : X;
-const embed = ({ weight }, ids) => ids.map(id => [...weight[id]]);
+const embed = ({ weight }, ids) => ids.map(id => Float64Array.from(weight[id]));
 const upTo = n => [...Array(n).keys()];
 
 // ---- GPT: scores of the token that follows the last one

@@ -128,7 +128,7 @@ def model_frame(match):
         for output in cell.get('outputs', []):
             text = ''.join(output.get('data', {}).get('text/html', ''))
             if FRAME.fullmatch(text):
-                return text
+                return f'``````{{raw}} html\n{text}\n``````'
     raise ValueError(f'{path.name} keeps no model in a page')
 
 

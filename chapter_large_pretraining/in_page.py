@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from corpora import BOS, EOS, MASK, SEP
 from figures import fill_page, show, show_page
-from utils import BERT, GPT, T5, answer, bucket, evaluation_mode
+from utils import answer, bucket, evaluation_mode
 
-KINDS = {GPT: 'gpt', BERT: 'bert', T5: 't5'}
+KINDS = 'gpt', 'bert', 't5'
 NEEDED = 'num_hiddens', 'num_heads', 'head_width', 'pre_norm', 'rms_norm'
 NEEDED += 'norm_eps', 'activation', 'mlm_transform'
 UNUSED = 'pooler.', 'nsp.'
@@ -96,10 +96,15 @@ def fingerprint_of(tensors, content):
 # ---- Pages ----
 
 
+def kind_of(model):
+    """The name of its class, which a notebook may have written out anew."""
+    return type(model).__name__.lower()
+
+
 def check_model(model, words, head):
     """Raise ValueError unless a page can compute with `model` and `words`."""
     config = model.config
-    if type(model) not in KINDS:
+    if kind_of(model) not in KINDS:
         raise ValueError(f'{type(model).__name__} is none of GPT, BERT, T5')
     if config.rotary_base or config.num_kv_heads != config.num_heads:
         raise ValueError('a page has no rotary positions and grouped heads')
@@ -148,7 +153,7 @@ def check_examples(model, words, examples, prefixes, max_words):
             )
         if prefixes and not prefix:
             raise ValueError(f'{example!r} begins with none of the prefixes')
-        if type(model) is BERT and place is None:
+        if kind_of(model) == 'bert' and place is None:
             raise ValueError(f'{example!r} hides no word in [brackets]')
 
 
@@ -183,7 +188,7 @@ def model_page(
     scale = model.config.scale
     config['scale'] = model.config.head_width**-0.5 if scale is None else scale
     most = max_words + 2
-    if type(model) is T5:
+    if kind_of(model) == 't5':
         most = max_words + max((len(p.split()) for p in prefixes), default=0)
         sizes = model.config.num_buckets, model.config.max_distance
         config['buckets'] = {
@@ -199,7 +204,7 @@ def model_page(
         integers['pos_embedding.weight'] = rows[:most], *others
     tensors, content = pack(integers)
     data = {
-        'kind': KINDS[type(model)],
+        'kind': kind_of(model),
         'words': ' '.join(words),
         'examples': list(examples),
         'prefixes': prefixes,
@@ -228,7 +233,7 @@ def guesses(model, words, example, prefixes=()):
     prefix, said, place = parts_of(example, prefixes)
     X = torch.tensor([[ids[word] for word in [*prefix.split(), *said]]])
     with evaluation_mode(model):
-        if type(model) is T5:
+        if kind_of(model) == 't5':
             Y = answer(
                 model, X, num_tokens=NUM_WRITTEN, temperature=0, stop=EOS
             )
@@ -237,7 +242,7 @@ def guesses(model, words, example, prefixes=()):
             return list(
                 zip([words[i] for i in Y[0]], probs.tolist(), strict=True)
             )
-        if type(model) is GPT:
+        if kind_of(model) == 'gpt':
             scores = model(F.pad(X, (1, 0), value=BOS))[0, -1]
         else:
             X[0, place] = MASK
@@ -294,7 +299,7 @@ def show_model(
     )
     show_page(page, TITLE, text, fingerprint=fingerprint)
     title = examples[0].translate({91: '', 93: ''})
-    if type(model) is BERT:
+    if kind_of(model) == 'bert':
         _, shown, place = parts_of(examples[0], prefixes)
         shown[place] = '<mask>'
         title = ' '.join(shown)

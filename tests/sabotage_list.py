@@ -31,6 +31,7 @@ class Sabotage(NamedTuple):
 UTILS = 'utils.py'
 CSV = 'chapter_large_pretraining/studies/scaling.csv'
 LAWS = 'chapter_large_pretraining/laws.py'
+IN_PAGE = 'chapter_large_pretraining/in_page.py'
 PROCESSES = 'chapter_large_pretraining/processes.py'
 FIGURES = 'chapter_large_pretraining/published/figures.py'
 BITS = 'chapter_large_pretraining/studies/compression.csv'
@@ -280,6 +281,19 @@ INDEX = Sabotage(
 
 BERT = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no probe more than one point in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'no token is hidden',
@@ -1096,6 +1110,19 @@ T5 = Sabotage(
 
 T5_TASKS = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no task more than one point in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'four tasks are trained for one step',
@@ -2275,6 +2302,19 @@ GPT_TODAY = Sabotage(
 
 IN_CONTEXT = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs at most one answer in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'nothing is learned',

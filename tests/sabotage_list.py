@@ -411,8 +411,8 @@ BERT = Sabotage(
                 'a car is mentioned twice',
                 (
                     (
-                        'anna bought a red rose in paris',
-                        'anna bought a red car in rome',
+                        'anna bought a red rose in paris . the <mask>',
+                        'anna bought a red car in rome . the <mask>',
                     ),
                 ),
                 ('a car is guessed where a car was mentioned',),

@@ -613,7 +613,7 @@ def test_it_opens_from_a_file_and_says_why_it_does_not_answer(
 
 @in_browser
 def test_answers_come_within_50_milliseconds(open_page):
-    """For models as large as the chapter's; a busy machine gets a hundred tries."""
+    """For models as large as the chapter's; a busy machine has 100 tries."""
     t5 = {'num_hiddens': 64, 'init_std': 0.05}
     for kind, options, num_words in [
         (GPT, {'num_hiddens': 32}, 62),

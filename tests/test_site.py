@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from execute import CHAPTER, ROOT
-from frames import page_of
+from frames import data_of, page_of
 from pybtex.database import parse_file
 from site_build import build_site
 from sphinx.util.matching import get_matching_files
@@ -242,6 +242,8 @@ def test_one_page_has_all_models_that_notebooks_keep(pages):
     sizes = [len(html.escape(page).encode()) for page in stored]
     assert max(sizes[:2]) < 300_000 and sizes[2] < 600_000
     assert 2 * sum(sizes) < 3_000_000  # here, and in the notebooks
+    words = [len(data_of(page)['words'].split()) for page in stored]
+    assert min(words) >= 590 and max(words) < 1600  # as the page says
 
 
 def test_a_notebook_without_a_model_raises(conf):

@@ -88,7 +88,7 @@ class QuestionWorld(FactWorld):
             said = torch.stack((assistant, answer, end))
             rows.append(torch.cat((torch.stack((bos, user)), question, said)))
         X = pad_sequence(rows, batch_first=True)
-        told = F.pad(X == assistant, (1, 0))[:, :-1] | (X == end)
+        told = F.pad(assistant == X, (1, 0))[:, :-1] | (end == X)
         return X, X.masked_fill(~told, -100)
 
     def columns(self, held_out):

@@ -1,6 +1,6 @@
 """Sums of digits modulo ten, with and without the steps written out.
 
-A prompt has the digits at random ones of eight places, so that where the
+A prompt has the digits at random ones of seven places, so that where the
 next one stands has to be found. What follows may be a chain of running sums.
 """
 
@@ -11,7 +11,7 @@ from .batches import BOS
 
 SUM_TOKENS = ['<pad>', '<bos>', *'0123456789', '_', '=', '.', ';']
 DIGIT, BLANK, EQUALS, DOT, COLON = 2, 12, 13, 14, 15  # DIGIT: the id of 0
-PLACES = 8
+PLACES = 7
 SUM_FORMS = 'chain', 'direct', 'dots', 'labels'
 
 
@@ -23,11 +23,11 @@ def show_sums(X):
 def sum_problems(number, num_digits, generator=None, distinct=False):
     """Digits in the order of their places, and the prompts that show them.
 
-    Returns (number, num_digits) digits and (number, 10) ids, from `<bos>` to
+    Returns (number, num_digits) digits and (number, 9) ids, from `<bos>` to
     `=`. With `distinct` no digit comes twice. Raises ValueError for more
     digits than fit.
     """
-    limit = 10 if distinct else PLACES
+    limit = PLACES
     if not 1 <= num_digits <= limit:
         raise ValueError(f'num_digits is {num_digits}, not in 1..{limit}')
     luck = torch.rand(number, 10, generator=generator)
@@ -42,7 +42,7 @@ def sum_problems(number, num_digits, generator=None, distinct=False):
 
 
 def is_held_out(prompts):
-    """Which prompts (n, 10) are for testing only: about one in eight."""
+    """Which prompts (n, 9) are for testing only: about one in eight."""
     weights = torch.arange(1, prompts.shape[1] + 1) ** 2
     return (prompts * weights).sum(1) % 8 == 0
 
@@ -97,7 +97,9 @@ def sum_batches(batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6)):
             torch.cat(
                 [F.pad(X, (0, width - X.shape[1]), value=pad) for X in part]
             )
-            for part, pad in zip(zip(*rows, strict=True), (0, -100))
+            for part, pad in zip(
+                zip(*rows, strict=True), (0, -100), strict=True
+            )
         )
         step += 1
 

@@ -24,10 +24,10 @@ from . import runner
 
 LENGTHS = 2, 3, 4, 5, 6  # digits
 VOTES = 1, 5, 20, 40  # paths
-STEPS = 500
+STEPS, PATH_STEPS = 900, 500
 FEW_STEPS = 20  # of a run that is there to be repeated by a test
 BATCH = 64
-LR = 0.01
+LR = 0.02
 FORMS = {  # of the texts of each way to learn
     'chain': 'chain',
     'direct': 'direct',
@@ -39,7 +39,7 @@ FORMS = {  # of the texts of each way to learn
 }
 PATHS = 'own order', 'fixed order'
 NUM_TESTS = 200  # about, for each number of digits, and for votes
-TOKENS_DIRECT, TOKENS_CHAIN = 15, 19  # of a text on average, without the last
+TOKENS_DIRECT, TOKENS_CHAIN = 10, 16  # of a text as it is read, padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,14 +201,14 @@ def ask_paths(run, model):
         ],
         dim=1,
     )
-    return dict(
-        right=written([right.float().mean()]),
-        votes=written(
+    return {
+        'right': written([right.float().mean()]),
+        'votes': written(
             (vote(drawn[:, :n]) == truth).float().mean() for n in VOTES
         ),
-        known=written([right[known].float().mean()]),
-        avoids=written([avoids.float().mean()]),
-    )
+        'known': written([right[known].float().mean()]),
+        'avoids': written([avoids.float().mean()]),
+    }
 
 
 def ask_sums(run, model):
@@ -218,7 +218,7 @@ def ask_sums(run, model):
         digits, prompts, truth = tests(k)
         found = answer_sums(model, digits, prompts, FORMS[run.way])
         shares.append((found == truth).float().mean())
-    return dict(right=written(shares), votes='', known='', avoids='')
+    return {'right': written(shares), 'votes': '', 'known': '', 'avoids': ''}
 
 
 # ---- The plan ----
@@ -263,14 +263,14 @@ def plan(rows, options):
             Run('direct', STEPS * TOKENS_CHAIN // TOKENS_DIRECT, seed),
             Run('dots', STEPS, seed),
             Run('labels', STEPS, seed),
-            Run('own order', STEPS, seed),
-            Run('fixed order', STEPS, seed),
+            Run('own order', PATH_STEPS, seed),
+            Run('fixed order', PATH_STEPS, seed),
         ]
     for seed in range(options.seeds):
         runs += [
-            Run('direct', 3 * STEPS, seed),
-            Run('curriculum', 3 * STEPS, seed),
-            Run('labels', 3 * STEPS, seed),
+            Run('direct', 4 * STEPS, seed),
+            Run('curriculum', 4 * STEPS, seed),
+            Run('labels', 4 * STEPS, seed),
         ]
     return runs
 

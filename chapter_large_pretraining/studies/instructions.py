@@ -23,6 +23,7 @@ from corpora.questions import (
 )
 
 from . import runner
+from .reasoning import labelled_loss
 
 STEPS, TUNING = 600, 100
 BATCH, TUNING_BATCH = 16, 64
@@ -110,12 +111,6 @@ def small_config(vocab_size):
 world = functools.cache(QuestionWorld)
 
 
-def dialogue_loss(model, batch):
-    """Cross-entropy of what the assistant says."""
-    X, labels = batch
-    return utils.token_loss(model(X[:, :-1]), labels[:, 1:])
-
-
 @functools.lru_cache(maxsize=1)
 def base(seed, num_steps):
     """A model that has read prose, and questions of all tasks but one."""
@@ -152,7 +147,7 @@ def tune(model, run, told):
     runner.train(
         model,
         batches(),
-        dialogue_loss,
+        labelled_loss,
         TUNING,
         TUNING_LR,
         'muon',

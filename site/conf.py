@@ -20,8 +20,8 @@ REPO = re.search(
     r"repo, run = '(.+?)'", (CHAPTER / 'index.ipynb').read_text('utf-8')
 ).group(1)
 PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
-PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-PAGES += ['scaling_machines', 'bibliography']
+PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'

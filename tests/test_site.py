@@ -22,6 +22,7 @@ PAGES = [
     'gpt',
     'gpt_today',
     'in_context',
+    'after_pretraining',
     'scaling',
     'scaling_machines',
     'bibliography',
@@ -258,7 +259,7 @@ def sources():
 def listed(name):
     """First author, year and title in a notebook's list of references."""
     text = text_of(name).partition('\n## References\n')[2]
-    lines = re.findall(r'^\* (.+?) \((\d{4})\)\. (.+)$', text, re.MULTILINE)
+    lines = re.findall(r'^\* (.+?) \((\d{4}[a-z]?)\)\. (.+)$', text, re.MULTILINE)
     return {
         (
             re.split(', | and ', authors)[0].split(' ')[-1],

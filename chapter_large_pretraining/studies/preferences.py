@@ -187,7 +187,7 @@ def reward_loss(model, batch):
 
 
 def dpo_loss(beta, first, policy, batch):
-    """Direct preference optimization (Rafailov et al., 2023, equation 7)."""
+    """Direct preference optimization (Rafailov et al., 2023)."""
     won, lost = batch
     with torch.no_grad():
         before = log_prob(first, won) - log_prob(first, lost)
@@ -299,7 +299,8 @@ def best_of(first, reward, number, seed):
     """Divergence, proxy and true reward of the best of n, for BEST_OF.
 
     The means are over all subsets of n of the sentences. The divergence is
-    log n - (n - 1) / n (Stiennon et al., 2020, appendix G.3).
+    log n - (n - 1) / n, or less where sentences are equal (Beirami et al.,
+    2025).
     """
     X = write(first, number, torch.Generator().manual_seed(seed))
     proxy, true, rows = reward(X), true_reward(X), []

@@ -115,6 +115,7 @@ def test_notebooks_show_the_drawings_as_they_are():
         't5',
         'gpt',
         'in_context',
+        'after_pretraining',
     ):
         shown |= stored_drawings(name)
     for name, svg in shown.items():

@@ -25,7 +25,7 @@ from corpora.questions import (
 from . import runner
 from .reasoning import labelled_loss
 
-STEPS, TUNING = 600, 100
+STEPS, TUNING = 600, 300
 BATCH, TUNING_BATCH = 16, 64
 LR, TUNING_LR = 0.02, 0.002
 HELD_OUT = 'capital', 'currency', 'language'  # by seed

@@ -14,7 +14,7 @@ from studies import preferences, runner
 
 RECORDED = CHAPTER / 'studies' / 'preferences.csv'
 OPTIONS = argparse.Namespace(seeds=2)
-RUN = preferences.Run('dpo', 400, 0.1, 1e-3, 5, 0)
+RUN = preferences.Run('dpo', 'policy', 400, 0.1, 1e-3, 5, 0)
 MEASURED = preferences.Measured(
     '0 1', '0 1', '0 1', 0.5, 0.5, '0.5 0.5', 0.1, 'a', 9.0
 )
@@ -37,6 +37,7 @@ def sentences(*texts):
     'change, message',
     [
         ({'method': 'ppo'}, "method is 'ppo', not one of"),
+        ({'body': 'bert'}, "body is 'bert', not one of"),
         ({'num_pairs': 0}, 'num_pairs is 0, below 1'),
         ({'penalty': -0.1}, 'penalty is -0.1, below 0'),
         ({'penalty': 0.0}, 'penalty is 0.0 for dpo'),

@@ -3,7 +3,7 @@
 A small GPT reads plain opinions of the small world and writes such sentences.
 A judge prefers positive to negative ones, with the noise of Bradley and
 Terry; the pairs that it judges have only half of the words of opinions. A
-reward model learns from the pairs. The best of n sentences is taken, or the
+reward model learns from the pairs, beginning as the policy or as nothing. The best of n sentences is taken, or the
 policy is trained: by its gradient with and without a penalty, by direct
 preference optimization, or on the winners alone. The true reward is known.
 """
@@ -25,6 +25,8 @@ from corpora import BOS, SEP
 from . import runner
 
 METHODS = 'best of n', 'gradient', 'dpo', 'winners'
+BODIES = 'fresh', 'policy'  # what a reward model begins as
+FRESH_STEPS = 300  # of a reward model that begins as nothing
 BASE_STEPS, STEPS = 400, 150
 FEW_STEPS = 20  # of a run that is there to be repeated by a test
 NUM_TOKENS = 12  # of a sentence, at most
@@ -34,7 +36,7 @@ BEST_OF = tuple(4**k for k in range(6))  # 1 to 1,024
 BATCH = 64
 SETTINGS = {  # of each method: weights of the penalty, rates
     'best of n': ((0.0, 1e-3),),
-    'gradient': ((0.0, 1e-3), (0.1, 1e-3), (0.5, 1e-3)),
+    'gradient': ((0.0, 1e-3), (0.5, 1e-3)),
     'dpo': ((0.1, 3e-4), (0.1, 1e-3), (1.0, 3e-4), (1.0, 1e-3)),
     'winners': ((0.0, 3e-4), (0.0, 1e-3)),
 }
@@ -44,11 +46,13 @@ SETTINGS = {  # of each method: weights of the penalty, rates
 class Run:
     """One way to use pairs; ValueError for a value that is none of a field.
 
+    `body` is what the reward model begins as, random or the first policy.
     `penalty` is the weight of the divergence from the first policy, beta in
     both methods that have one, and `lr` the rate.
     """
 
     method: str
+    body: str
     num_pairs: int
     penalty: float
     lr: float
@@ -56,7 +60,7 @@ class Run:
     seed: int
 
     def __post_init__(self):
-        runner.check_values(self, method=METHODS)
+        runner.check_values(self, method=METHODS, body=BODIES)
         runner.check_least(
             self, num_pairs=1, penalty=0, num_steps=NUM_LOOKS, seed=0
         )
@@ -254,7 +258,7 @@ def first_policy(seed, num_steps=BASE_STEPS):
 
 
 @functools.lru_cache(maxsize=1)
-def judged(seed, num_pairs, num_steps=BASE_STEPS):
+def judged(seed, num_pairs, body='policy', num_steps=BASE_STEPS):
     """Winners and losers, without hidden words, and their reward model."""
     policy = first_policy(seed, num_steps)
     generator = torch.Generator().manual_seed(100 + seed)
@@ -266,9 +270,11 @@ def judged(seed, num_pairs, num_steps=BASE_STEPS):
     A, B = X[: 2 * num_pairs].split(num_pairs)
     pairs = judge(A, B, generator)
     torch.manual_seed(seed)
-    model = RewardModel(policy)
+    fresh = body == 'fresh'
+    model = RewardModel(utils.GPT(policy.config) if fresh else policy)
     batches = drawn(pairs, 32, generator)
-    train(model, batches, reward_loss, max(60, num_pairs // 8), 1e-3)
+    steps = FRESH_STEPS if fresh else max(60, num_pairs // 8)
+    train(model, batches, reward_loss, steps, 1e-3)
     return pairs, model.eval()
 
 
@@ -357,7 +363,7 @@ def execute(run, options, checkpoint):
     """Make one policy better, or not; the seconds of CPU are of all that."""
     base_steps = FEW_STEPS if run.num_steps < STEPS else BASE_STEPS
     first = first_policy(run.seed, base_steps).eval()
-    pairs, reward = judged(run.seed, run.num_pairs, base_steps)
+    pairs, reward = judged(run.seed, run.num_pairs, run.body, base_steps)
     start = time.process_time()
     if run.method == 'best of n':
         rows, X = best_of(first, reward, POOL, 400 + run.seed)
@@ -392,14 +398,17 @@ def add_options(add):
 
 def plan(rows, options):
     """A short run, then every method in all its settings, by seed."""
-    runs = [Run('winners', 400, 0.0, 1e-3, FEW_STEPS, 0)]
+    runs = [Run('winners', 'policy', 400, 0.0, 1e-3, FEW_STEPS, 0)]
     for seed in range(options.seeds):
-        runs += [
-            Run(method, 400, penalty, lr, STEPS, seed)
-            for method in METHODS
-            for penalty, lr in SETTINGS[method]
-        ]
-        runs.append(Run('best of n', 3000, 0.0, 1e-3, STEPS, seed))
+        for body in BODIES:
+            methods = METHODS if body == 'policy' else METHODS[:2]
+            runs += [
+                Run(method, body, 400, penalty, lr, STEPS, seed)
+                for method in methods
+                for penalty, lr in SETTINGS[method]
+            ]
+        more = Run('best of n', 'policy', 3000, 0.0, 1e-3, STEPS, seed)
+        runs.append(more)
     return runs
 
 

@@ -3,9 +3,10 @@
 A small GPT reads plain opinions of the small world and writes such sentences.
 A judge prefers positive to negative ones, with the noise of Bradley and
 Terry; the pairs that it judges have only half of the words of opinions. A
-reward model learns from the pairs, beginning as the policy or as nothing. The best of n sentences is taken, or the
-policy is trained: by its gradient with and without a penalty, by direct
-preference optimization, or on the winners alone. The true reward is known.
+reward model learns from the pairs; it begins as the policy, or as nothing.
+The best of n sentences is taken, or the policy is trained: by its gradient
+with and without a penalty, by direct preference optimization, or on the
+winners alone. The true reward is known.
 """
 
 import copy

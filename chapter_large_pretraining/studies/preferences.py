@@ -3,7 +3,8 @@
 A small GPT reads plain opinions of the small world and writes such sentences.
 A judge prefers positive to negative ones, with the noise of Bradley and
 Terry; the pairs that it judges have only half of the words of opinions. A
-reward model learns from the pairs; it begins as the policy, or as nothing.
+reward model learns from the pairs; it begins as the policy or at random, and
+one that begins at random learns for too long.
 The best of n sentences is taken, or the policy is trained: by its gradient
 with and without a penalty, by direct preference optimization, or on the
 winners alone. The true reward is known.
@@ -26,8 +27,8 @@ from corpora import BOS, SEP
 from . import runner
 
 METHODS = 'best of n', 'gradient', 'dpo', 'winners'
-BODIES = 'fresh', 'policy'  # what a reward model begins as
-FRESH_STEPS = 300  # of a reward model that begins as nothing
+BODIES = 'overfit', 'fresh', 'policy'  # of reward models
+REWARD_STEPS, TOO_MANY_STEPS = 60, 300  # of their training, for 400 pairs
 BASE_STEPS, STEPS = 400, 150
 FEW_STEPS = 20  # of a run that is there to be repeated by a test
 NUM_TOKENS = 12  # of a sentence, at most
@@ -47,7 +48,8 @@ SETTINGS = {  # of each method: weights of the penalty, rates
 class Run:
     """One way to use pairs; ValueError for a value that is none of a field.
 
-    `body` is what the reward model begins as, random or the first policy.
+    `body` is what the reward model begins as: the first policy, or random
+    parameters, which in the case of 'overfit' are trained too long.
     `penalty` is the weight of the divergence from the first policy, beta in
     both methods that have one, and `lr` the rate.
     """
@@ -271,10 +273,11 @@ def judged(seed, num_pairs, body='policy', num_steps=BASE_STEPS):
     A, B = X[: 2 * num_pairs].split(num_pairs)
     pairs = judge(A, B, generator)
     torch.manual_seed(seed)
-    fresh = body == 'fresh'
-    model = RewardModel(utils.GPT(policy.config) if fresh else policy)
+    random = utils.GPT(policy.config)
+    model = RewardModel(policy if body == 'policy' else random)
     batches = drawn(pairs, 32, generator)
-    steps = FRESH_STEPS if fresh else max(60, num_pairs // 8)
+    steps = max(REWARD_STEPS, num_pairs // 8)
+    steps = TOO_MANY_STEPS if body == 'overfit' else steps
     train(model, batches, reward_loss, steps, 1e-3)
     return pairs, model.eval()
 

@@ -73,6 +73,17 @@ def test_the_true_reward_is_that_of_the_words():
     assert preferences.true_reward(X).tolist() == [1.0, -1.0, 0.0]
 
 
+def test_what_is_no_sentence_has_no_reward():
+    X = sentences(
+        'the hotel is great .',
+        'the hotel is great and great .',
+        'the hotel is great and good .',
+        'the hotel is great .',
+    )
+    X[3, X[3] == preferences.SEP] = 0
+    assert preferences.true_reward(X).tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
 def test_log_probabilities_are_those_of_whole_sentences(policy):
     X = sentences('I like the hotel .', 'what a bad rose . <sep>')
     X[1, -1] = 0

@@ -134,8 +134,16 @@ def opinions(number=6000):
 
 
 def true_reward(X):
-    """1 for more positive than negative words, -1 for fewer, else 0."""
-    return world().polarity[X].sum(1).sign().float()
+    """1 for more positive than negative words, -1 for fewer, else 0.
+
+    It is 0 for what is no sentence: it does not end, or it has a word of
+    opinions twice.
+    """
+    polarity = world().polarity[X]  # (n, num_tokens)
+    told = polarity != 0
+    same = (X[:, :, None] == X[:, None]) & told[:, None]
+    whole = X.eq(SEP).any(1) & (same.sum((1, 2)) == told.sum(1))
+    return polarity.sum(1).sign() * whole.float()
 
 
 def has_hidden(X):

@@ -2786,6 +2786,122 @@ SCALING_MACHINES = Sabotage(
     definitional={},
 )
 
+AFTER_PRETRAINING = Sabotage(
+    runs=(
+        (
+            Patch(
+                'the winner is taken for the loser',
+                (
+                    (
+                        'loss = -F.logsigmoid(beta * (gained[0] - gained[1]))',
+                        'loss = -F.logsigmoid(beta * (gained[1] - gained[0]))',
+                    ),
+                ),
+                (
+                    'a step makes the winner likelier and the loser less likely',
+                ),
+            ),
+            Patch(
+                'no prose is read',
+                (
+                    (
+                        'base = asking.base(0, asking.STEPS)',
+                        'base = asking.base(0, 20)',
+                    ),
+                ),
+                (
+                    'after it, more than half of those about a task without '
+                    'dialogues',
+                    'the base model, asked in its own prose, knew more than '
+                    'nine in ten',
+                ),
+            ),
+            Patch(
+                'both reward models begin as the policy',
+                (
+                    (
+                        "judging.judged(0, 400, 'overfit')",
+                        "judging.judged(0, 400, 'policy')",
+                    ),
+                ),
+                (
+                    'the overfit one decides on hidden words hardly above '
+                    'chance',
+                    'it does not follow the other: at 256 it is below 0.6',
+                ),
+            ),
+            Patch(
+                'a large penalty',
+                (
+                    (
+                        "judging.Run('gradient', 'overfit', 400, 0.0,",
+                        "judging.Run('gradient', 'overfit', 400, 20.0,",
+                    ),
+                ),
+                (
+                    'without a penalty one sentence is most of what is '
+                    'written',
+                    'the reward model likes it, more than the best of 1,024',
+                ),
+            ),
+            Patch(
+                'the chain is not trained',
+                (
+                    (
+                        "chained = learn_sums('chain', adding.STEPS)",
+                        "chained = learn_sums('chain', 20)",
+                    ),
+                ),
+                (
+                    'six digits: the chain is right in most cases, at once '
+                    'in few',
+                ),
+            ),
+            Patch(
+                'all paths are in the order of the places',
+                (
+                    (
+                        "vote_run = adding.Run('own order',",
+                        "vote_run = adding.Run('fixed order',",
+                    ),
+                ),
+                ('a vote of 40 paths beats one path, and the greedy one',),
+            ),
+        ),
+        (
+            Patch(
+                'the tuned model is asked before it is tuned',
+                (("{'base': ask(base),", "{'base': ask(tuned),"),),
+                (
+                    'before tuning fewer than a tenth of the questions are '
+                    'answered',
+                ),
+            ),
+            Patch(
+                'the reward model begun as the policy is random',
+                (
+                    (
+                        "judging.judged(0, 400, 'policy')",
+                        "judging.judged(0, 400, 'overfit')",
+                    ),
+                ),
+                (
+                    'the one begun as the policy decides rightly in 7 of 10 '
+                    'cases',
+                    'the truth follows the one begun as the policy, to 0.9 '
+                    'and more',
+                ),
+            ),
+        ),
+    ),
+    definitional={
+        'the gradient is the probability of the surprise, up and down': (
+            'the derivative of the logistic loss, by hand'
+        ),
+    },
+    recorded=(),
+)
+
 SABOTAGE = {
     'index': INDEX,
     'bert': BERT,

@@ -2798,7 +2798,8 @@ AFTER_PRETRAINING = Sabotage(
                     ),
                 ),
                 (
-                    'a step makes the winner likelier and the loser less likely',
+                    'a step makes the winner likelier and the loser less '
+                    'likely',
                 ),
             ),
             Patch(

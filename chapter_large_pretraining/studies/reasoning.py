@@ -19,6 +19,7 @@ import torch
 
 import corpora.sums as sums
 import utils
+from utils import token_loss
 
 from . import runner
 
@@ -118,7 +119,7 @@ def small_config():
 def labelled_loss(model, batch):
     """Cross-entropy of the labels, (n, num_tokens), that are not -100."""
     X, labels = batch
-    return utils.token_loss(model(X[:, :-1]), labels[:, 1:])
+    return token_loss(model(X[:, :-1]), labels[:, 1:])
 
 
 def growing(num_steps, step):

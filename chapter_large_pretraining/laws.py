@@ -353,7 +353,7 @@ def effective_tokens(unique, tokens, worth):
 
     `unique` tokens are read until `tokens` are; with each round more, less is
     learned. However often it is read, the text is never worth more than
-    `worth` others of its length. (Muennighoff et al., 2023, section 3.1)
+    `worth` others of its length. (Muennighoff et al., 2023, section 3)
     """
     unique, tokens = in_double(unique), in_double(tokens)
     repeats = np.maximum(tokens / unique - 1, 0)

@@ -126,10 +126,8 @@ def write(tokenizer, form, task, examples, query):
 @contextlib.contextmanager
 def placed(positions, config):
     """Let a model with rotary positions read tokens at these positions."""
-    d = config.head_width
-    speeds = config.rotary_base ** (-torch.arange(0, d, 2) / d)
-    angles = positions[:, None] * speeds
-    turned = torch.polar(torch.ones_like(angles), angles)
+    sizes = config.head_width, config.rotary_base, positions.device
+    turned = utils.turns(0, int(positions.max()) + 1, *sizes)[positions]
     with mock.patch.object(utils, 'turns', lambda *_: turned):
         yield
 

@@ -42,6 +42,7 @@ DERIVATIVES = 'chapter_large_pretraining/studies/derivatives.csv'
 MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
 BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
+EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
 INDEX = Sabotage(
@@ -1265,6 +1266,8 @@ T5_TASKS = Sabotage(
                     'where the encoder is closed, the look decides: 25 points',
                 ),
             ),
+        ),
+        (
             Patch(
                 'the noun is hidden instead of the adjective',
                 (
@@ -1620,7 +1623,7 @@ GPT = Sabotage(
                     'the head chosen in one half looks at the previous token '
                     'in the other',
                     'which differ from token to token',
-                    'its mean beats the runs of words by 3 points',
+                    'its mean beats the runs of words',
                     'without a label GPT is better than its own fine-tuning, '
                     'by 5 points',
                     'the model answers better after its own text than after '
@@ -1731,16 +1734,6 @@ GPT = Sabotage(
                     'does not',
                 ),
             ),
-            Patch(
-                'the table has read nothing',
-                (
-                    (
-                        'form.finditer(read_text))',
-                        'form.finditer(read_text[:9]))',
-                    ),
-                ),
-                ('a table of names and types in the text it read knows more',),
-            ),
         ),
         (
             Patch(
@@ -1802,13 +1795,15 @@ GPT = Sabotage(
                 'the token before the previous one is hidden',
                 (
                     (
-                        'masks[block, head].diagonal(-1).zero_()',
+                        'masks[block, head].diagonal(-back).zero_()',
                         'masks[block, head].diagonal(-2).zero_()',
                     ),
                 ),
                 (
                     'to hide the previous token from that head costs 0.1 '
                     'nats, and twice as much as from any other',
+                    'to hide another position from that head costs less than '
+                    'half as much',
                 ),
             ),
             Patch(
@@ -1867,15 +1862,17 @@ GPT = Sabotage(
                 'the designs are exchanged before training',
                 (
                     (
-                        '[block_gradients(design, seed) for seed in range(3)]',
+                        '[block_gradients(design, xavier, seed) for seed in',
                         "[block_gradients({'pre': 'post'}.get(design, 'pre'), "
-                        'seed) for seed in range(3)]',
+                        'xavier, seed) for seed in',
                     ),
                 ),
                 (
                     'under post-norm the first block has the largest '
-                    'gradient, ten times that of the last, in every run',
+                    'gradient, ten times that of any other, in every run',
                     'under pre-norm the last has half of the first or more',
+                    "near the output post-norm's is larger with Xavier, "
+                    'smaller without',
                 ),
             ),
             Patch(
@@ -1883,21 +1880,7 @@ GPT = Sabotage(
                 (('    if state is not None:\n', '    if False:\n'),),
                 (
                     'pretraining helps in every run by 7 points or more',
-                    'its mean beats the runs of words by 3 points',
-                ),
-            ),
-            Patch(
-                'a sentence is scored by its sum, not its mean',
-                (
-                    (
-                        'scores.append(-loss.sum(1) / (labels != '
-                        '-100).sum(1))',
-                        'scores.append(-loss.sum(1))',
-                    ),
-                ),
-                (
-                    'without a label GPT is better than its own fine-tuning, '
-                    'by 5 points',
+                    'its mean beats the runs of words',
                 ),
             ),
             Patch(
@@ -1941,6 +1924,30 @@ GPT = Sabotage(
         ),
         (
             Patch(
+                'the table has read nothing',
+                (
+                    (
+                        'form.finditer(read_text))',
+                        'form.finditer(read_text[:9]))',
+                    ),
+                ),
+                ('a table of names and types in the text it read knows more',),
+            ),
+            Patch(
+                'under the heading stands no name',
+                (
+                    (
+                        "bare = [f'Parameters\\n----------\\n{name} :'",
+                        "bare = ['Parameters\\n----------\\n :'",
+                    ),
+                ),
+                (
+                    'the heading alone is better than the most frequent type '
+                    'by 10 points',
+                    'its own text is better than that by less than 12 points',
+                ),
+            ),
+            Patch(
                 'rows of the record say the opposite',
                 (
                     ('1.8961875399311334', '1.7961875399311334', AMOUNTS),
@@ -1956,13 +1963,14 @@ GPT = Sabotage(
                 (
                     'recorded: read once, GPT is behind at every amount, but '
                     'by less each time, in every run',
-                    'recorded: read several times, it is ahead from 131 '
-                    'thousand tokens to a million, in every run',
-                    'recorded: with the least text more passes make it '
-                    'worse, and xz is best, both by 0.2 bits',
-                    'recorded: pre-norm has at least two usable rates more '
-                    'than post-norm, without warm-up and with it',
-                    'recorded: warm-up widens the range of both',
+                    'recorded: read again, it is ahead from 131 thousand '
+                    'tokens on, in every run',
+                    'recorded: with the least text four passes help, sixteen '
+                    'harm, and xz is best, all by 0.2 bits',
+                    'recorded: at each distance pre-norm has more usable '
+                    'rates than post-norm, with warm-up two or more',
+                    'recorded: warm-up adds to those of pre-norm, and takes '
+                    'none from post-norm',
                     'recorded: beyond its range post-norm learns no more '
                     'than frequencies',
                 ),
@@ -1988,8 +1996,8 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'rotary positions: 0.12 nats less than learned ones',
-                    'all four: 0.12 nats less than none of them',
+                    'rotary positions: 0.18 nats less than learned ones',
+                    'all four: 0.18 nats less than none of them',
                     'the recorded figure comes out again',
                     'SmolLM2 foresees more than half of the tokens, in every '
                     'draw',
@@ -2114,8 +2122,8 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'learned: twice the length costs 0.4 nats',
-                    'rotary: eight times the length costs 0.4 nats',
+                    'learned: twice the length costs 0.6 nats',
+                    'rotary: eight times the length costs 0.6 nats',
                 ),
             ),
             Patch(
@@ -2136,7 +2144,7 @@ GPT_TODAY = Sabotage(
             Patch(
                 'no other order',
                 (("'0 1 0 1': [0, 1, 0, 1]", "'0 1 0 1': [0, 0, 1, 1]"),),
-                ('any other order is another layer',),
+                ('with the other order it is another layer',),
             ),
             Patch(
                 'new tokens stand at position 0',
@@ -2154,7 +2162,8 @@ GPT_TODAY = Sabotage(
                 'SmolLM2 in the place of our model',
                 (
                     (
-                        'second_reading(today, twice(31, seed, 1024))',
+                        'second_reading(today, twice(\n    31, seed, 1024, '
+                        'corpora.BOS))',
                         'second_reading(smollm2, twice(31, seed))',
                     ),
                 ),
@@ -2181,7 +2190,7 @@ GPT_TODAY = Sabotage(
                     ),
                 ),
                 (
-                    'rotary: without the distances never trained it costs '
+                    'rotary: if each token attends to the last 64, it costs '
                     'nothing',
                 ),
             ),
@@ -2198,14 +2207,9 @@ GPT_TODAY = Sabotage(
         ),
         (
             Patch(
-                'the twelve others are the best twelve',
-                (
-                    (
-                        '.manual_seed(0))[:12] + 20',
-                        '.manual_seed(0))[:12].sort().indices',
-                    ),
-                ),
-                ('twelve others matter little',),
+                'the others are all heads',
+                (("twelve': (best[12:], 47)", "twelve': (best, 47)"),),
+                ('hidden from all others, more than half of it still is',),
             ),
             Patch(
                 'changed rows of blocks.csv',
@@ -2226,14 +2230,14 @@ GPT_TODAY = Sabotage(
                     )
                 ),
                 (
-                    'recorded: the run above, to 5 % of the loss',
-                    'recorded: rotary positions: 0.12 nats less in each run',
+                    'recorded: the run above, to 0.007 nats',
+                    'recorded: rotary positions: 0.18 nats less in each run',
                     (
-                        'recorded: rotary positions: 512 tokens cost 0.4 '
+                        'recorded: rotary positions: 512 tokens cost 0.6 '
                         'nats in each run'
                     ),
                     'recorded: linear biases: nothing, in each run',
-                    'recorded: no positions: 0.2 nats in each run',
+                    'recorded: no positions: 0.3 nats in each run',
                     (
                         'recorded: trained on long windows, 512 tokens '
                         'cost nothing'
@@ -2243,14 +2247,14 @@ GPT_TODAY = Sabotage(
                         'cut, in each run'
                     ),
                     (
-                        'recorded: RMS norm: within 0.03 nats of layer '
-                        'norm in each run'
+                        'recorded: RMS norm costs something, less than '
+                        '0.03 nats, in each run'
                     ),
                     'recorded: the gate costs 0.02 nats in each run',
-                    'recorded: sharing costs at most 0.04 nats in each run',
-                    'recorded: all four: 0.15 nats less than none in each run',
+                    'recorded: sharing costs 0.01 to 0.035 nats in each run',
+                    'recorded: all four: 0.18 nats less than none in each run',
                     (
-                        'recorded: and 0.03 more than the sum of what each '
+                        'recorded: and 0.05 more than the sum of what each '
                         'gives alone'
                     ),
                 ),
@@ -2259,9 +2263,368 @@ GPT_TODAY = Sabotage(
                 'a changed row of compression.csv',
                 (('1.1399412838091485', '1.3399412838091485', BITS),),
                 (
-                    'recorded: SmolLM2 needs a quarter fewer bits than '
-                    'the best '
+                    'recorded: SmolLM2 needs 30 % fewer bits than the best '
                     'rival',
+                ),
+            ),
+        ),
+    ),
+    definitional={},
+)
+
+
+IN_CONTEXT = Sabotage(
+    runs=(
+        (
+            Patch(
+                'nothing is learned',
+                (
+                    (
+                        'lm_loss, 400, lr=0.04,',
+                        'lm_loss, 400, lr=1e-6,',
+                    ),
+                ),
+                (
+                    'one example is worth 50 points over the best guess '
+                    'without any, in two runs of three',
+                    'and more bring two runs of three within 5 points of the '
+                    'optimum',
+                    'a description makes examples superfluous, in two runs '
+                    'of three',
+                    'in every run one head puts 0.7 of its weight or more on '
+                    'the answers',
+                    'and one as much on the query',
+                    'without the reader 30 points are lost, in every run',
+                    'in the first, more than 10 in every run',
+                ),
+            ),
+            Patch(
+                'no block is dense',
+                (
+                    ("'dense, banded': (99, 4),", "'dense, banded': (4, 4),"),
+                    ("'banded, dense': (4, 99),", "'banded, dense': (4, 4),"),
+                ),
+                (
+                    'with the second block dense every run is 5 points better',
+                    'with the first block dense two of three runs are',
+                ),
+            ),
+            Patch(
+                'a parameter moves while heads are silenced',
+                (
+                    (
+                        'every, without = [(i, j)',
+                        'next(learners[16][0].parameters()).data[0, 0] += '
+                        '1\nevery, without = [(i, j)',
+                    ),
+                ),
+                ('all parameters of all six models are what they were',),
+            ),
+            Patch(
+                'SmolLM2 is shown four examples more',
+                (
+                    (
+                        'study.drawn(run_of_live, i, k)]',
+                        'study.drawn(run_of_live, i, k + 4)]',
+                    ),
+                ),
+                (
+                    'without an example no capital is said',
+                    'one example is not enough for a fifth, four are for a '
+                    'quarter',
+                ),
+            ),
+            Patch(
+                'both blocks are banded',
+                (
+                    (
+                        'tiny(X, [dense, banded])',
+                        'tiny(X, [banded, banded])',
+                    ),
+                ),
+                ('with one dense block every earlier token is reached',),
+            ),
+            Patch(
+                'the band is as wide as the text',
+                (
+                    (
+                        'banded_mask(n, 128).sum()',
+                        'banded_mask(n, n).sum()',
+                    ),
+                ),
+                ('twice the length, four times the pairs; in a band, twice',),
+            ),
+        ),
+        (
+            Patch(
+                'width 16 is width 32',
+                (
+                    (
+                        'GPT(Config(len(world.vocab), num_hiddens, num_blks',
+                        'GPT(Config(len(world.vocab), 32, num_blks',
+                    ),
+                ),
+                (
+                    'told the task, width 16 knows less than three quarters, '
+                    'in two runs of three',
+                    'and finds less of what it knows by examples',
+                ),
+            ),
+            Patch(
+                'shuffled answers are those of random tasks',
+                (
+                    (
+                        "'shuffled answers': control(long_columns, shuffled, "
+                        'truth)',
+                        "'shuffled answers': control(\n        long_columns, "
+                        'facts[luck, long_columns], truth)',
+                    ),
+                ),
+                ('shuffled answers do as well, to 5 points in every run',),
+            ),
+            Patch(
+                'answers of random tasks are true ones',
+                (
+                    (
+                        "'random tasks': control(long_columns, facts[luck, "
+                        'long_columns], truth)',
+                        "'random tasks': control(long_columns, shown, truth)",
+                    ),
+                ),
+                (
+                    'answers of random tasks are no better than the best '
+                    'guess without any',
+                ),
+            ),
+            Patch(
+                'right answers are called copied',
+                (
+                    (
+                        "'copied': control(with_query, made_up, made_up[:, "
+                        '8])',
+                        "'copied': control(with_query, made_up, truth)",
+                    ),
+                ),
+                (
+                    'a made-up answer costs no 3 points and is not copied, '
+                    'unless true',
+                ),
+            ),
+            Patch(
+                'the reader is one of the others',
+                (
+                    (
+                        'others = [head for head in every if head != reader]',
+                        'others = every',
+                    ),
+                ),
+                ('without all others fewer than 10',),
+            ),
+            Patch(
+                'no head is silenced',
+                (
+                    (
+                        "'all': every}",
+                        "'all': []}",
+                    ),
+                ),
+                ('without all, examples are as good as absent',),
+            ),
+            Patch(
+                'a step of training of no length',
+                (
+                    (
+                        'train(trained_on, world.batches(16), lm_loss, 1)',
+                        'train(trained_on, world.batches(16), lm_loss, 1, '
+                        'lr=0.0)',
+                    ),
+                ),
+                ('one step of training would have shown',),
+            ),
+            Patch(
+                'a parameter of SmolLM2 moves',
+                (
+                    (
+                        '    for number in 0, 16:\n',
+                        '    next(smollm2.parameters()).data[0, 0] += 1\n    '
+                        'for number in 0, 16:\n',
+                    ),
+                ),
+                ('no parameter of SmolLM2 has changed',),
+            ),
+            Patch(
+                'two bands hide nothing',
+                (
+                    (
+                        "'banded, banded': (4, 4),",
+                        "'banded, banded': (99, 99),",
+                    ),
+                ),
+                (
+                    'two bands are no better than the optimum of the last '
+                    'example, to 5 points in every run',
+                ),
+            ),
+            Patch(
+                'the first block is banded, not the second',
+                (
+                    (
+                        "'dense, banded': (99, 4),",
+                        "'dense, banded': (4, 99),",
+                    ),
+                ),
+                (
+                    'a later band in the second block costs fewer than 5 '
+                    'points',
+                ),
+            ),
+            Patch(
+                'attention in the first block',
+                (
+                    (
+                        "'no attention': (1, 1)}",
+                        "'no attention': (99, 1)}",
+                    ),
+                ),
+                ('without attention nothing is left',),
+            ),
+        ),
+        (
+            Patch(
+                'the band is one wider',
+                (
+                    (
+                        '.triu(1 - width)',
+                        '.triu(-width)',
+                    ),
+                ),
+                ('two bands of width 3 reach 5 positions',),
+            ),
+            Patch(
+                'one example stands there many times',
+                (
+                    (
+                        'examples = world.draw(tasks, num_examples, '
+                        'generator)',
+                        'examples = world.draw(tasks, num_examples, '
+                        'generator)[:, :1]\n    examples = '
+                        'examples.expand(-1, num_examples)',
+                    ),
+                ),
+                (
+                    'where tasks differ, a second example is worth 3 points '
+                    'in every run',
+                    'and 16 help once more, by five points on average',
+                ),
+            ),
+            Patch(
+                'tasks of all prompts share the probability',
+                (
+                    (
+                        'posterior = fits / fits.sum(0)',
+                        'posterior = fits / fits.sum()',
+                    ),
+                ),
+                ('right with probability 1/2 and 1',),
+            ),
+            Patch(
+                'changed rows of examples.csv',
+                tuple(
+                    (old, new, EXAMPLES)
+                    for old, new in (
+                        ('0000000000000000011', '1111111111111111111'),
+                        ('100100000001001000', '111111111111111111'),
+                        (
+                            'continent,bare,true,0 1 2 4 8 16,0,93,0,0',
+                            'continent,bare,true,0 1 2 4 8 16,0,93,0,1',
+                        ),
+                        ('110010000011', '000000000000'),
+                        ('10011110110111111', '00000000000000000'),
+                        ('11010101101011001011', '00000000000000000000'),
+                        ('01101001010', '11111111111'),
+                        (
+                            'capital,bare,another task,16,0,93,0,0',
+                            'capital,bare,another task,16,0,93,0,1',
+                        ),
+                        ('100000010001', '111111111111'),
+                        (
+                            'sentiment,bare,true,0 1 2 4 8 16,0,',
+                            'aside,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'sentiment,arrow,true,0 1 2 4 8 16,0,',
+                            'sentiment,bare,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'aside,true,0 1 2 4 8 16,0,',
+                            'sentiment,arrow,true,0 1 2 4 8 16,0,',
+                        ),
+                        (
+                            'sentiment,bare,true,0 1 2 4 8 16,1,',
+                            'aside,true,0 1 2 4 8 16,1,',
+                        ),
+                        (
+                            'sentiment,arrow,true,0 1 2 4 8 16,1,',
+                            'sentiment,bare,true,0 1 2 4 8 16,1,',
+                        ),
+                        (
+                            'aside,true,0 1 2 4 8 16,1,',
+                            'sentiment,arrow,true,0 1 2 4 8 16,1,',
+                        ),
+                        ('capital,chat,', 'aside,'),
+                        ('capital,described,', 'capital,chat,'),
+                        ('aside,', 'capital,described,'),
+                        (',-0.01 -0.08 0.28 -0.11 -0.37 0.59 ', ','),
+                        (
+                            ' 0.52 0.20,,',
+                            ' 0.52 0.20 -0.01 -0.08 0.28 -0.11 -0.37 0.59,,',
+                        ),
+                        (',1.06 0.66 0.70 -0.34 0.58 0.44 ', ','),
+                        (
+                            ' 0.00 -0.37,,',
+                            ' 0.00 -0.37 1.06 0.66 0.70 -0.34 0.58 0.44,,',
+                        ),
+                        ('0001000010000001', '1111111111111111'),
+                        ('110111010100', '000000000000'),
+                    )
+                ),
+                (
+                    'recorded: the shares that we have just seen, to 10 '
+                    'points',
+                    'recorded: without an example no fact is said',
+                    'recorded: from 1 example to 16, 25 points more are '
+                    'said, in every draw',
+                    'recorded: the best answer is 40 points above the '
+                    'commonest',
+                    'recorded: French is said hardly more often than the '
+                    'English word is right',
+                    'recorded: the made-up answer is best in one case of '
+                    'five at most',
+                    'recorded: of what is said, shuffling costs less than a '
+                    'third of what random tasks cost',
+                    'recorded: of capitals and languages that are best, it '
+                    'costs more than chance explains',
+                    'recorded: pairs stay in order, nine of ten in every draw',
+                    'recorded: up to 8 examples leaning costs 12 points on '
+                    'average, and more than 5 in every draw',
+                    'recorded: up to 8 examples the last label decides one '
+                    'call in four',
+                    'recorded: on one line the first example helps by 10 '
+                    'points, in every draw; under Review: it does in none',
+                    'recorded: from 2 examples on it leans away from the '
+                    'last label',
+                    'recorded: flipped labels are not followed: most pairs '
+                    'stay in order',
+                    'recorded: meaningless labels are learned, well above '
+                    'one half',
+                    'recorded: but labels matter: random ones cost accuracy, '
+                    'flipped ones order',
+                    'recorded: as a chat, 16 examples give fewer capitals '
+                    'and reviews, by 10 points',
+                    'recorded: without the first 20 heads a tenth is said at '
+                    'most',
+                    'recorded: 20 others, most of their blocks, cost 10 '
+                    'points at most',
                 ),
             ),
         ),
@@ -2298,32 +2661,79 @@ SCALING = Sabotage(
                 ),
             ),
             Patch(
-                'the deep model is not deep',
+                'a long run of a deep shape has a lower loss',
                 (
                     (
-                        'for size in ((16, 2), (32, 2), (16, 8))]',
-                        'for size in ((16, 2), (32, 2), (16, 2))]',
+                        '4.017468899488449,4.017468899488449',
+                        '3.817468899488449,4.017468899488449',
+                        CSV,
                     ),
                 ),
                 (
-                    'after 98 steps eight blocks of width 16 are behind two '
-                    'of them',
+                    'recorded: of equal blocks the wider shape is ahead, '
+                    'every seed of it, after 98 steps and after 977',
+                ),
+            ),
+            Patch(
+                'AdamW likes a large rate with the largest size',
+                (
+                    (
+                        '5.271816432476044,5.271816432476044',
+                        '3.771816432476044,5.271816432476044',
+                        CSV,
+                    ),
+                ),
+                (
+                    "recorded: AdamW's best rate falls twice as fast with the "
+                    'width',
+                    'recorded: with one rate for all matrices it is behind, '
+                    'from width 16 on by 0.2',
+                ),
+            ),
+            Patch(
+                'a second round brings nothing',
+                (
+                    (
+                        '4.695756882429123,4.695756882429123',
+                        '5.015756882429123,4.695756882429123',
+                        CSV,
+                    ),
+                ),
+                (
+                    'recorded: half to four fifths, for each of the three '
+                    'texts',
+                ),
+            ),
+            Patch(
+                'sixteen rounds are as good as four',
+                (
+                    (
+                        '4.927845060825348,4.927845060825348',
+                        '4.527845060825348,4.927845060825348',
+                        CSV,
+                    ),
+                ),
+                (
+                    'recorded: of the shortest, 16 rounds are worse than 4, '
+                    'by 0.2',
                 ),
             ),
         ),
         (
             Patch(
-                'a row of the largest size has a higher loss',
+                'a row of the largest size has a lower loss',
                 (
                     (
                         '2.2870675325393677,2.2870675325393677',
-                        '2.4870675325393677,2.2870675325393677',
+                        '2.1170675325393677,2.2870675325393677',
                         CSV,
                     ),
                 ),
                 (
                     'recorded: on Linux the sum errs by less than 2 %, on '
                     'Python by over 5',
+                    'recorded: fitted to all, the interacting law under 4 % '
+                    'on Python, over 5 on Linux',
                 ),
             ),
             Patch(
@@ -2346,7 +2756,11 @@ SCALING = Sabotage(
                         CSV,
                     ),
                 ),
-                ('recorded: our bet erred by less than 2 %',),
+                (
+                    'recorded: our bet erred by less than 2 %',
+                    'recorded: and by less than the rival that expects '
+                    'nothing of size',
+                ),
             ),
             Patch(
                 'a constant of Hoffmann et al. is rounded',
@@ -2374,30 +2788,140 @@ SCALING = Sabotage(
                 ),
             ),
             Patch(
-                'the long run of the deep model is short',
+                'rounds of short texts are not counted',
                 (
                     (
-                        'train_gpt(16, 8, 5e5, 0.024)',
-                        'train_gpt(16, 8, 1e5, 0.024)',
+                        'read=own_schedule.tokens, loss=',
+                        'read=own_schedule.unique_tokens, loss=',
+                    ),
+                ),
+                ('recorded: so are short texts with schedules of their own',),
+            ),
+            Patch(
+                'the tables are not counted',
+                (
+                    (
+                        "'interacting', 'parameters'), 'parameters'))",
+                        "'interacting'), 'non_embedding'))",
                     ),
                 ),
                 (
-                    'with five times the steps the gap has closed by half or '
-                    'more',
+                    'recorded: with tables counted, the deepest lag a quarter '
+                    'less',
+                    'recorded: and ten times the steps take half of the rest, '
+                    'at least',
                 ),
             ),
         ),
         (
             Patch(
-                'all sizes are the smallest',
+                'each its best is one small rate for all',
                 (
                     (
-                        'GPT(Config(1024, num_hiddens, num_heads, num_blks, '
-                        'num_steps))',
-                        'GPT(Config(1024, 8, 1, 1, num_steps))',
+                        "untuned['each its best'] = best",
+                        "untuned['each its best'] = untuned['0.003 for all']",
                     ),
                 ),
-                ('larger is better, every time',),
+                (
+                    'recorded: one small rate for all makes size look a fifth '
+                    'better',
+                ),
+            ),
+            Patch(
+                'tables are not counted as size',
+                (
+                    (
+                        "'size, in all': (grid, enough, 'parameters')",
+                        "'size, in all': (grid, enough, 'non_embedding')",
+                    ),
+                ),
+                (
+                    'recorded: what counts as size moves its exponent more '
+                    'than chance',
+                ),
+            ),
+            Patch(
+                'compute in blocks is counted exactly',
+                (
+                    (
+                        "'compute, 6 N D in blocks': (grid, front, "
+                        "'flops_kaplan')",
+                        "'compute, 6 N D in blocks': (grid, front, "
+                        "'flops_hoffmann')",
+                    ),
+                ),
+                (
+                    'recorded: by their count of compute a fifth or more is '
+                    'lost',
+                ),
+            ),
+            Patch(
+                'five nats are enough',
+                (('tokens_for(rows, 4.0)', 'tokens_for(rows, 5.0)'),),
+                (
+                    'recorded: the three smallest sizes do not get there in '
+                    'these runs',
+                ),
+            ),
+            Patch(
+                'operations are counted instead of tokens',
+                (
+                    (
+                        'np.log(rows.tokens)))',
+                        'np.log(rows.flops_hoffmann)))',
+                    ),
+                ),
+                ('recorded: of the others, the larger needs less',),
+            ),
+            Patch(
+                'another prediction was written down',
+                (
+                    (
+                        "('joint', 'non_embedding', 'all'): 3.236",
+                        "('joint', 'non_embedding', 'all'): 3.436",
+                        'chapter_large_pretraining/studies/scaling.py',
+                    ),
+                ),
+                (
+                    'recorded: the sum, in blocks, fitted to all runs, erred '
+                    'by over 4 %',
+                ),
+            ),
+            Patch(
+                'the halves change places',
+                (
+                    (
+                        'slice(None), slice(half + 1), slice(half, None)',
+                        'slice(None), slice(half, None), slice(half + 1)',
+                    ),
+                ),
+                ('recorded: by every count the upper half is the flatter',),
+            ),
+            Patch(
+                'the tables are left out of both',
+                (
+                    (
+                        "'6 N D, N in all': ('parameters', 'flops_rule')",
+                        "'6 N D, N in all': ('non_embedding', 'flops_kaplan')",
+                    ),
+                ),
+                (
+                    'recorded: counting the tables, too, lowers the power by '
+                    '0.1 or more',
+                ),
+            ),
+            Patch(
+                'our models have no tables',
+                (
+                    (
+                        'seen_in_blocks(ours_all, our_total,',
+                        'seen_in_blocks(ours_all, lambda N: N,',
+                    ),
+                ),
+                (
+                    'recorded: our own law, seen in blocks, gains a tenth or '
+                    'more',
+                ),
             ),
             Patch(
                 'all texts are the shortest',
@@ -2428,6 +2952,32 @@ SCALING = Sabotage(
             ),
         ),
         (
+            Patch(
+                'one size is trained too slowly',
+                (
+                    (
+                        'train_gpt(*size, 5e5, lr, eval',
+                        'train_gpt(*size, 5e5, lr / 100 ** (size == (16, 2)), '
+                        'eval',
+                    ),
+                ),
+                ('larger is better, every time',),
+            ),
+            Patch(
+                'the smallest size likes the smallest rate',
+                (
+                    (
+                        '5.568449288606644,5.568449288606644',
+                        '4.0,5.568449288606644',
+                        CSV,
+                    ),
+                ),
+                (
+                    'recorded: no size of the Python text is best at an edge',
+                    'recorded: the best rate falls with the width, slower '
+                    'than 1 / width',
+                ),
+            ),
             Patch(
                 'the backward pass is counted three times',
                 (
@@ -2611,6 +3161,11 @@ SCALING_MACHINES = Sabotage(
                 ('sharding alone is not enough: the activations stay',),
             ),
             Patch(
+                'no sum backward',
+                (('    dist.all_reduce(X.grad)\n', ''),),
+                ('the gradient of X is that of the whole',),
+            ),
+            Patch(
                 'no sum forward',
                 (('    dist.all_reduce(Y.data)\n', ''),),
                 (
@@ -2718,11 +3273,6 @@ SCALING_MACHINES = Sabotage(
                         ' the state stays'
                     ),
                 ),
-            ),
-            Patch(
-                'no sum backward',
-                (('    dist.all_reduce(X.grad)\n', ''),),
-                ('the gradient of X is that of the whole',),
             ),
             Patch(
                 'each process has the whole of each matrix',
@@ -2913,6 +3463,7 @@ SABOTAGE = {
     't5_derivatives': T5_DERIVATIVES,
     'gpt': GPT,
     'gpt_today': GPT_TODAY,
+    'in_context': IN_CONTEXT,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
 }

@@ -96,7 +96,7 @@ def test_the_plan_begins_with_the_least_text():
         here = [r for r in plan if (r.num_tokens, r.seed) == (num_tokens, 1)]
         assert {run.model for run in here} == {*amounts.MODELS}
         assert 1 in {run.passes for run in here if run.model == 'GPT'}
-    assert max(run.num_steps for run in plan) == 2304
+    assert max(run.num_steps for run in plan) == 4608
 
 
 @pytest.mark.usefixtures('text')

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import math
 
 import pytest
+import torch
 from execute import CHAPTER
 
 import corpora
@@ -94,3 +96,14 @@ def test_the_cheapest_recorded_row_can_be_made_again():
         pytest.skip('the documentation of this Python is another text')
     again = runner.repeat(norms.STUDY, row, device='cpu')
     assert again.loss == pytest.approx(row.measured.loss, rel=0.01)
+
+
+def test_tables_read_as_many_characters_as_a_model(monkeypatch):
+    """In 'abab...' frequencies are worth one bit, and pairs everything."""
+    characters = torch.tensor([97, 98]).repeat(200 * 8 * norms.WINDOW)
+    rows = characters[: 4 * 33].view(4, 33)
+    half = len(characters) // 2
+    characters[half:] = 99  # not read
+    monkeypatch.setattr(norms, 'load', lambda: (characters, rows, 'digest'))
+    assert norms.table_loss(1) == pytest.approx(math.log(2), abs=0.01)
+    assert norms.table_loss(2) < 0.05

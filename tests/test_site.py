@@ -212,7 +212,7 @@ def test_buttons_name_the_repository_of_the_badges(pages):
 
 @pytest.mark.slow
 def test_explorers_come_through_whole(pages):
-    for name in ('bert', 't5_tasks', 'gpt', 'in_context'):
+    for name in ('bert', 't5_tasks', 'gpt'):
         stored = [
             ''.join(output['data']['text/html'])
             for cell in cells_of(name, 'code')

@@ -20,11 +20,11 @@ import utils
 from . import runner
 
 PASSES = {  # of a GPT, for each number of tokens: one, and more steps
-    2**15: (1, 16),
+    2**15: (1, 4, 16),
     2**17: (1, 8),
     2**19: (1, 2),
     2**20: (1, 2),
-    9 * 2**18: (1,),
+    9 * 2**18: (1, 2),
 }
 VOCAB_SIZE, BATCH_SIZE, WINDOW = 1024, 16, 64
 ORDERS = {'unigram': 1, 'bigram': 2, 'trigram': 3, '5-gram': 5}

@@ -91,8 +91,9 @@ def rival_bits(model, corpus, text):
         return ngrams.xz_bits(known, text), len(tokens)
     train = corpora.encode(tokenizer, corpus.train)
     ngram = ngrams.NGrams(train, tokenizer.get_vocab_size(), ORDERS[model])
-    nats = -np.log(ngram.probs(tokens)).mean()  # of all but the first ones
-    return nats / math.log(2) * len(tokens), len(tokens)
+    log_p = np.log(ngram.probs(tokens))  # of all but the first ones
+    per_byte = ngrams.bits_per_byte(log_p, len(tokens), text)
+    return per_byte * len(text.encode()), len(tokens)
 
 
 def add_options(add):

@@ -49,11 +49,13 @@ PARTS = {
     'linux-largest': '--studies grid --num-steps 128 --batch-size 64 '
     '--sizes 512x8 --budgets 3e15 --max-tokens 4.6e7',
     'predicted': '--studies predicted',
-    'shapes': '--studies lr,tokens --lrs 1.2e-2,2.4e-2,4.8e-2 --seeds 3 '
+    'shapes': '--studies lr,tokens --seeds 3 '
+    '--lrs 6e-3,1.2e-2,2.4e-2,4.8e-2,9.6e-2 '
     '--sizes 48x1,32x2,24x4,16x8,96x1,64x2,48x4,32x8 --tokens 1e5,1e6',
     'repeats': '--studies repeat --sizes 64x2 --seeds 1 '
     '--unique 6.25e4,1.25e5,2.5e5 --rounds 1,2,4,8,16',
-    'adamw': '--studies lr --optimizer adamw --sizes 8x1,16x2,32x2,64x2',
+    'adamw': '--studies lr --optimizer adamw --sizes 8x1,16x2,32x2,64x2 '
+    '--lrs 7.5e-4,1.5e-3,3e-3,6e-3,1.2e-2,2.4e-2,4.8e-2',
 }
 
 

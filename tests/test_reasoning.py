@@ -62,6 +62,20 @@ def test_direct_answers_get_as_many_tokens_as_chains():
     assert read['direct'][1] > 2 * read['chain'][0]
 
 
+def test_shuffled_ways_are_shuffled_and_the_others_are_not():
+    for way in ('chain', 'shuffled chain'):
+        run = dataclasses.replace(RUN, way=way)
+        X, _ = next(reasoning.batches(run))
+        assert (
+            next(
+                sums.sum_batches(
+                    reasoning.BATCH, 'chain', shuffled=way != 'chain'
+                )
+            )[0]
+            == X
+        ).all()
+
+
 def test_the_curriculum_grows_and_ends_with_all():
     stages = [len(reasoning.growing(100, step)) for step in range(100)]
     assert stages == sorted(stages)
@@ -76,6 +90,9 @@ def test_all_tests_are_held_out_and_their_answers_true(num_digits):
     assert sums.is_held_out(prompts).all()
     assert len(digits) > 120
     assert (truth == digits.sum(1) % 10 + sums.DIGIT).all()
+    *same, truth = reasoning.tests(num_digits, shuffled=True)
+    assert (same[0] == digits).all() and (same[1] == prompts).all()
+    assert (truth == sums.states_of(digits, True)[:, -1] + sums.DIGIT).all()
 
 
 def test_the_commonest_answer_wins():

@@ -56,6 +56,39 @@ def test_what_each_form_writes_and_asks_for(form, inputs, labels):
     assert sums.show_sums(asked).split() == labels.split()
 
 
+def test_shuffles_are_permutations_whose_order_matters():
+    rule = sums.rule_of(shuffled=True)
+    assert (rule.sort(1)[0] == torch.arange(10)).all()
+    assert (rule == sums.rule_of(shuffled=True)).all()
+    pairs = torch.cartesian_prod(torch.arange(10), torch.arange(10))
+    both = [sums.states_of(x, True)[:, -1] for x in (pairs, pairs.flip(1))]
+    assert (both[0] != both[1]).float().mean() > 0.5
+
+
+def test_sums_are_states_and_shuffled_states_follow_their_table():
+    digits, _ = some(50, 6)
+    assert (sums.states_of(digits) == digits.cumsum(1) % 10).all()
+    rule = sums.rule_of(shuffled=True).tolist()
+    for row, found in zip(digits, sums.states_of(digits, True), strict=True):
+        state = 0
+        for digit, there in zip(row.tolist(), found.tolist(), strict=True):
+            state = rule[digit][state]
+            assert there == state
+
+
+def test_a_shuffled_chain_writes_its_states():
+    X, Y = sums.sum_texts(DIGITS, PROMPT, 'chain', shuffled=True)
+    n, states = PROMPT.shape[1], sums.states_of(DIGITS, True)[0] + sums.DIGIT
+    told = [*states.tolist(), sums.COLON, states[-1].item()]
+    assert X[0, n:].tolist() == Y[0, n:].tolist() == told
+    X, _ = next(sums.sum_batches(9, 'direct', lengths=(3,), shuffled=True))
+    prompts = X[:, :n]
+    shown = (prompts >= sums.DIGIT) & (prompts < sums.BLANK)
+    digits = prompts[shown].view(9, 3) - sums.DIGIT
+    answers = sums.states_of(digits, True)[:, -1] + sums.DIGIT
+    assert X[:, -1].tolist() == answers.tolist()
+
+
 def test_another_form_is_refused():
     with pytest.raises(ValueError, match="form is 'prose', not one of"):
         sums.sum_texts(DIGITS, PROMPT, 'prose')

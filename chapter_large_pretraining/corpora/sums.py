@@ -2,6 +2,7 @@
 
 A prompt has the digits at random ones of seven places, so that where the
 next one stands has to be found. What follows may be a chain of running sums.
+In place of adding, digits may move: each shuffles ten states in its own way.
 """
 
 import torch
@@ -13,6 +14,28 @@ SUM_TOKENS = ['<pad>', '<bos>', *'0123456789', '_', '=', '.', ';']
 DIGIT, BLANK, EQUALS, DOT, COLON = 2, 12, 13, 14, 15  # DIGIT: the id of 0
 PLACES = 7
 SUM_FORMS = 'chain', 'direct', 'dots', 'labels'
+
+
+def rule_of(shuffled):
+    """What each digit makes of a state: (10 digits, 10 states).
+
+    It adds itself modulo ten, or, if `shuffled`, has a permutation of its
+    own, drawn once.
+    """
+    states = torch.arange(10)
+    if not shuffled:
+        return (states[:, None] + states) % 10
+    generator = torch.Generator().manual_seed(7)
+    rows = [torch.randperm(10, generator=generator) for _ in states]
+    return torch.stack(rows)
+
+
+def states_of(digits, shuffled=False):
+    """The state after each digit, (n, num_digits), from 0 on."""
+    rule, states = rule_of(shuffled), [torch.zeros_like(digits[:, 0])]
+    for column in digits.T:
+        states.append(rule[column, states[-1]])
+    return torch.stack(states[1:], 1)
 
 
 def show_sums(X):
@@ -47,18 +70,18 @@ def is_held_out(prompts):
     return (prompts * weights).sum(1) % 8 == 0
 
 
-def sum_texts(digits, prompts, form):
+def sum_texts(digits, prompts, form, shuffled=False):
     """Inputs and labels of problems, both (n, num_tokens).
 
-    Each text ends with `;` and the sum of its digits. Before them a 'chain'
-    has the running sums and 'dots' as many dots; 'labels' has the inputs of
-    'dots' and the labels of the 'chain', so that the sums are asked for and
-    never read. Labels are -100 in the prompt and for dots. Raises ValueError
-    for another form.
+    Each text ends with `;` and the sum of its digits, or the last of their
+    states if they are `shuffled`. Before them a 'chain' has the running sums
+    and 'dots' as many dots; 'labels' has the inputs of 'dots' and the labels
+    of the 'chain', so that the sums are asked for and never read. Labels are
+    -100 in the prompt and for dots. Raises ValueError for another form.
     """
     if form not in SUM_FORMS:
         raise ValueError(f'form is {form!r}, not one of {SUM_FORMS}')
-    sums = digits.cumsum(1) % 10 + DIGIT
+    sums = states_of(digits, shuffled) + DIGIT
     colon = torch.full_like(sums[:, :1], COLON)
     end, dots = (colon, sums[:, -1:]), torch.full_like(sums, DOT)
     chain = torch.cat((sums, *end), 1)
@@ -77,7 +100,9 @@ def sum_texts(digits, prompts, form):
     )
 
 
-def sum_batches(batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6)):
+def sum_batches(
+    batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6), shuffled=False
+):
     """Endless batches of `sum_texts` to train on, padded to equal lengths.
 
     Of each number of digits in `lengths`, which may be a function of the
@@ -91,7 +116,8 @@ def sum_batches(batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6)):
             number = -(-batch_size // len(several))
             digits, prompts = sum_problems(2 * number, k, generator)
             kept = (~is_held_out(prompts)).nonzero()[:number, 0]
-            rows.append(sum_texts(digits[kept], prompts[kept], form))
+            parts = digits[kept], prompts[kept]
+            rows.append(sum_texts(*parts, form, shuffled))
         width = max(inputs.shape[1] for inputs, _ in rows)
         yield tuple(
             torch.cat(
@@ -107,7 +133,7 @@ def sum_batches(batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6)):
 # ---- Sums in an order of one's own ----
 
 
-def hidden_facts(seed=0, number=20):
+def hidden_facts(seed=0, number=40):
     """Which of the facts (sum so far, digit) are never shown: (10, 10)."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.zeros(100, dtype=torch.bool)
@@ -138,7 +164,7 @@ def path_batches(batch_size, hidden, fixed, seed=0, num_digits=5):
     generator = torch.Generator().manual_seed(seed)
     while True:
         digits, prompts = sum_problems(
-            6 * batch_size, num_digits, generator, distinct=True
+            12 * batch_size, num_digits, generator, distinct=True
         )
         if not fixed:
             luck = torch.rand(digits.shape, generator=generator)

@@ -25,9 +25,9 @@ from corpora.questions import (
 from . import runner
 from .reasoning import labelled_loss
 
-STEPS, TUNING = 600, 300
+STEPS, TUNING = 1200, 300
 BATCH, TUNING_BATCH = 16, 64
-LR, TUNING_LR = 0.02, 0.002
+LR, TUNING_LR = 0.02, 0.001
 HELD_OUT = 'capital', 'currency', 'language'  # by seed
 NUM_TASKS = 1, 2, 3, 4
 NUM_PHRASINGS = 1, 2, 4, 8

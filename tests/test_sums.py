@@ -128,7 +128,7 @@ def test_facts_that_a_path_uses():
     facts[1, 4] = True  # 3 + 8 is 1, and 4 comes then
     assert sums.uses(DIGITS, facts).tolist() == [True]
     assert sums.uses(DIGITS.flip(1), facts).tolist() == [False]
-    assert sums.hidden_facts(3).sum() == 20
+    assert sums.hidden_facts(3).sum() == 40
     assert (sums.hidden_facts(3) != sums.hidden_facts(4)).any()
 
 

@@ -150,7 +150,7 @@ def tune(model, run, told):
         labelled_loss,
         TUNING,
         TUNING_LR,
-        'muon',
+        'adamw',
         (0.9, 0.99),
         warmup=10,
     )

@@ -3464,7 +3464,7 @@ AFTER_PRETRAINING = Sabotage(
             ),
             Patch(
                 'it may say one token only',
-                (('[*capitals][::3]], 8)', '[*capitals][::3]], 1)'),),
+                (('[*capitals][::4]], 8)', '[*capitals][::4]], 1)'),),
                 (
                     (
                         'asked for one word it says a sentence, nine '

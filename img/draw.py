@@ -2,8 +2,8 @@
 
 Each picture is made of tokens, of the stack of blocks that reads them and of
 the mask that the stack uses. Every line inside a stack and every dark cell
-of a pattern is an entry of that mask, computed by `utils`. Two more pictures
-are taken from the outputs that notebooks have stored.
+of a pattern is an entry of that mask, computed by `utils`. Three more
+pictures are taken from the outputs that notebooks have stored.
 """
 
 import html
@@ -479,6 +479,7 @@ DRAWINGS = (
 
 STORED = {
     'in-context-learning': ('in_context', 'Accuracy against examples, two'),
+    'try-it': ('bert', 'What the model answers to'),
     'power-laws': ('scaling', 'Three log-log plots of validation loss'),
 }
 

@@ -21,7 +21,8 @@ REPO = re.search(
 ).group(1)
 PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
 PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context']
-PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'bibliography']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
+PAGES += ['bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'
@@ -116,9 +117,28 @@ def prepare_code(cell):
         cell['source'] = rest
 
 
+FRAME = re.compile(
+    r'<div><iframe title="Try the model".*</iframe></div>', re.S
+)
+
+
+def model_frame(match):
+    """From `<!-- model of bert -->` to the page that the notebook keeps."""
+    path = CHAPTER / f'{match.group(1)}.ipynb'
+    for cell in json.loads(path.read_text('utf-8'))['cells']:
+        for output in cell.get('outputs', []):
+            text = ''.join(output.get('data', {}).get('text/html', ''))
+            if FRAME.fullmatch(text):
+                return f'``````{{raw}} html\n{text}\n``````'
+    raise ValueError(f'{path.name} keeps no model in a page')
+
+
 def prepare(app, docname, source):
     """Prepares the source of a page, and adds what joins the pages."""
-    if docname == 'bibliography':
+    if docname == 'try_it':
+        pattern = r'<!-- model of (\w+) -->'
+        source[0] = re.sub(pattern, model_frame, source[0])
+    if docname in ('try_it', 'bibliography'):
         return
     notebook = json.loads(source[0])
     cells = notebook['cells']

@@ -9,6 +9,8 @@
 - Cells that clear or update an output, or make a progress bar or an Output
   widget, fail: what they show is not what a file holds. tests/execute.py
   does not store them.
+- Of a model inside a page the fingerprint is compared. Where outputs are
+  ignored, a line says that it differs.
 - A cell that kills the kernel fails at once, and with it all that follows.
 - Figures are those of the Python version which recorded them. On another
   version the cells run, and the claims inside them raise if they are false,
@@ -32,6 +34,7 @@ from unittest import mock
 
 import pytest
 from execute import KERNEL_ENV, ROOT, WIDGET_VIEW, peak_mib, refusal
+from frames import FINGERPRINT
 from nbval.kernel import RunningKernel
 from nbval.plugin import (
     IPyNbCell,
@@ -131,6 +134,12 @@ def difference(ref, test):
             if why:
                 return f'{kind}: {why}'
     return None
+
+
+def fingerprints(outputs):
+    """Those of the models that outputs hold in a page; see frames.py."""
+    pages = (out.get('data', {}).get('text/html', '') for out in outputs)
+    return [x for page in pages for x in FINGERPRINT.findall(page)]
 
 
 def cell_problem(cell, expected_count):
@@ -277,6 +286,11 @@ class NotebookCell(IPyNbCell):
             super().runtest()
         except CellProblem as problem:
             self.raise_cell_error(str(problem))
+        marks = fingerprints(self.cell.outputs)
+        if self.parent.compare and fingerprints(self.test_outputs) != marks:
+            line = f'{self.path.name}: a page holds another model than this '
+            line += 'run has trained (make weights, if that is meant)'
+            self.user_properties.append(('notebook', line))
         names = [out.get('name') for out in self.test_outputs]
         if self.problem:
             self.raise_cell_error(self.problem)

@@ -31,6 +31,7 @@ class Sabotage(NamedTuple):
 UTILS = 'utils.py'
 CSV = 'chapter_large_pretraining/studies/scaling.csv'
 LAWS = 'chapter_large_pretraining/laws.py'
+IN_PAGE = 'chapter_large_pretraining/in_page.py'
 PROCESSES = 'chapter_large_pretraining/processes.py'
 FIGURES = 'chapter_large_pretraining/published/figures.py'
 BITS = 'chapter_large_pretraining/studies/compression.csv'
@@ -285,6 +286,19 @@ BERT = Sabotage(
     runs=(
         (
             Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no probe more than one point in a hundred',),
+            ),
+        ),
+        (
+            Patch(
                 'no token is hidden',
                 (
                     (
@@ -400,8 +414,8 @@ BERT = Sabotage(
                 'a car is mentioned twice',
                 (
                     (
-                        'anna bought a red rose in paris',
-                        'anna bought a red car in rome',
+                        'anna bought a red rose in paris . the <mask>',
+                        'anna bought a red car in rome . the <mask>',
                     ),
                 ),
                 ('a car is guessed where a car was mentioned',),
@@ -1099,6 +1113,19 @@ T5 = Sabotage(
 
 T5_TASKS = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no task more than one point in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'four tasks are trained for one step',
@@ -2278,6 +2305,19 @@ GPT_TODAY = Sabotage(
 
 IN_CONTEXT = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs at most one answer in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'nothing is learned',

@@ -14,17 +14,18 @@ from platform import python_version
 import nbformat
 import pytest
 from execute import CHAPTER
+from frames import data_of
 from playwright.sync_api import sync_playwright
 from site_build import build_site
-from test_explorer import data_of, stored_pages
+from test_explorer import stored_pages
 from test_lab import running_lab
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
-PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'bibliography']
-PAGES += ['search']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
+PAGES += ['bibliography', 'search']
 EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
@@ -117,7 +118,7 @@ def test_pages_open(name, screen, site, open_page):
     page.wait_for_function("""[...document.images].every(
         image => image.complete && image.naturalWidth > 0)""")
     formulas = page.locator('.math').count()
-    assert formulas > 0 or name in ('bibliography', 'search')
+    assert formulas > 0 or name in ('try_it', 'bibliography', 'search')
     if formulas:
         page.wait_for_function(
             f"document.querySelectorAll('mjx-container').length >= {formulas}"
@@ -246,6 +247,62 @@ def test_explorer_can_be_read_in_light_and_dark(site, open_page):
         assert ratio > 7
 
 
+# The models
+
+
+MODELS = {  # what is written, and what must be in the answer
+    'in_context': ('peru -> spanish ; brazil ->', 'portuguese'),
+    'bert': ('we love the old <mask> .', ' 0.'),
+    't5_tasks': ('the nurse sees a cat .', "l' infirmière voit un chat ."),
+}
+
+
+def use_model(frame, name):
+    """Writes something, by hand, and looks at what comes."""
+    text, wanted = MODELS[name]
+    frame.locator('#guesses li').first.wait_for()
+    field = frame.locator('#text')
+    if name == 't5_tasks':
+        frame.get_by_role('radio', name='translate').check()
+    field.fill('')
+    field.press_sequentially(f'{text}x'[:-2])
+    field.press('Backspace')
+    field.press_sequentially(text[-2:])
+    if name == 'bert':
+        frame.locator('#words [aria-pressed=true]').click()
+    assert wanted in frame.locator('#answer').inner_text()
+    assert frame.locator('#notes').inner_text() == ''
+    assert frame.locator('#best-part').is_visible() == (name == 'in_context')
+    frame.locator('#heads label').last.click()
+    frame.locator('#queries button').first.click()
+    assert 'looks at' in frame.locator('#summary').inner_text()
+    field.fill('</script> $$ 🙂')
+    assert frame.locator('mark').count() == 3
+    frame.locator('#examples button').first.click()
+    assert frame.locator('mark').count() == 0
+
+
+@pytest.mark.parametrize('screen', SCREENS)
+def test_models_answer_on_the_site(screen, site, open_page):
+    page = open_page(f'{site}/try_it.html', **SCREENS[screen])
+    frames = page.locator('iframe[title="Try the model"]')
+    assert frames.count() == len(MODELS)
+    for i, name in enumerate(MODELS):
+        frames.nth(i).scroll_into_view_if_needed()
+        frame = frames.nth(i).content_frame
+        use_model(frame, name)
+        page.wait_for_timeout(100)
+        assert fits(frame)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_models_stand_in_their_notebooks(name, site, open_page):
+    page = open_page(f'{site}/{name}.html', **SCREENS['desktop, light'])
+    frame = page.locator('iframe[title="Try the model"]')
+    frame.scroll_into_view_if_needed()
+    use_model(frame.content_frame, name)
+
+
 # JupyterLab
 
 
@@ -326,3 +383,13 @@ def test_explorers_in_jupyterlab(name, lab, open_page):
     use_explorer(frame, stored_data(name), hover=True)
     page.wait_for_timeout(100)
     assert fits(frame)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_models_answer_in_jupyterlab(name, lab, open_page):
+    page = open_notebook(open_page, lab, name)
+    frame = page.locator('iframe[title="Try the model"]')
+    scroll_to(page, frame)
+    use_model(frame.first.content_frame, name)
+    page.wait_for_timeout(100)
+    assert fits(frame.first.content_frame)

@@ -12,7 +12,7 @@ from execute import ROOT
 
 IMG = ROOT / 'img'
 NAMES = sorted(path.name for path in IMG.glob('*.svg'))
-STORED = {'in-context-learning.svg', 'power-laws.svg'}
+STORED = {'in-context-learning.svg', 'power-laws.svg', 'try-it.svg'}
 DRAWN = sorted(set(NAMES) - STORED)
 TEXT = '{http://www.w3.org/2000/svg}text'
 RECT = '{http://www.w3.org/2000/svg}rect'

@@ -1,15 +1,20 @@
 """Tests of the web site as files; test_browser.py opens it."""
 
+import html
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 from execute import CHAPTER, ROOT
+from frames import data_of, page_of
 from pybtex.database import parse_file
 from site_build import build_site
 from sphinx.util.matching import get_matching_files
+from test_explorer import stored_frames
 from test_project import repository
+
+from in_page import TITLE
 
 PAGES = [
     'index',
@@ -25,9 +30,10 @@ PAGES = [
     'after_pretraining',
     'scaling',
     'scaling_machines',
+    'try_it',
     'bibliography',
 ]
-NOTEBOOKS = PAGES[:-1]
+NOTEBOOKS = PAGES[:-2]
 LOADED = {'img': 'src', 'script': 'src', 'iframe': 'src', 'link': 'href'}
 
 
@@ -223,6 +229,28 @@ def test_explorers_come_through_whole(pages):
         parsed = [Page(text).frames[0]['srcdoc'] for text in stored]
         assert frames == parsed
         assert len(frames) > 0
+
+
+@pytest.mark.slow
+def test_one_page_has_all_models_that_notebooks_keep(pages):
+    stored = [
+        page_of(frame)
+        for name in ('in_context', 'bert', 't5_tasks')
+        for frame in stored_frames(name, TITLE)
+    ]
+    assert [f['srcdoc'] for f in pages['try_it'].frames] == stored
+    assert len(stored) == 3
+    sizes = [len(html.escape(page).encode()) for page in stored]
+    assert max(sizes[:2]) < 300_000 and sizes[2] < 600_000
+    assert 2 * sum(sizes) < 3_000_000  # here, and in the notebooks
+    words = [len(data_of(page)['words'].split()) for page in stored]
+    assert min(words) >= 590 and max(words) < 1600  # as the page says
+
+
+def test_a_notebook_without_a_model_raises(conf):
+    match = re.match(r'(\w+)', 'index')
+    with pytest.raises(ValueError, match=r'index\.ipynb keeps no model'):
+        conf.model_frame(match)
 
 
 @pytest.mark.slow

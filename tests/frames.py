@@ -1,0 +1,106 @@
+"""Pages that notebooks keep in frames: python tests/frames.py [notebook ...]
+
+Fills the stored pages anew from chapter_large_pretraining/pages, with the
+data that they have; nothing is executed. What a frame shows is code and data,
+and the data of a model are its weights: 300 kB that differ in their last bits
+from machine to machine. So tests/execute.py keeps the weights that are stored
+unless it is told to take new ones (make weights), and two runs are compared
+by the fingerprint of the weights, which stands beside the frame.
+"""
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+CHAPTER = Path(__file__).resolve().parents[1] / 'chapter_large_pretraining'
+
+SRCDOC = re.compile(r'(?<= srcdoc=")[^"]*')
+DATA = re.compile(r'(?<= id="data">).*?(?=</script>)', re.DOTALL)
+FINGERPRINT = re.compile(r'(?<= data-fingerprint=")\w+')
+WEIGHTS = 'tensors', 'weights'
+
+
+def data_of(page):
+    """The data of a page, as Python has them."""
+    return json.loads(DATA.search(page).group())
+
+
+def page_of(frame):
+    """The page inside a frame."""
+    return html.unescape(SRCDOC.search(frame).group())
+
+
+def with_page(frame, page):
+    """The same frame around another page."""
+    return SRCDOC.sub(lambda _: html.escape(page), frame)
+
+
+def with_data(page, data):
+    """The same page with other data."""
+    text = json.dumps(data, separators=(',', ':'), ensure_ascii=False)
+    return DATA.sub(lambda _: text.replace('<', r'\u003c'), page)
+
+
+def frames_of(cell):
+    """The outputs of a cell that are framed pages."""
+    return [
+        out
+        for out in cell.get('outputs', [])
+        if ' srcdoc="' in out.get('data', {}).get('text/html', '')
+    ]
+
+
+def keep_weights(new, old):
+    """Put the weights and the fingerprint of `old` into the output `new`.
+
+    Both are outputs of one cell. Nothing changes unless both hold a model,
+    of the same shapes.
+    """
+    frame, before = new.data['text/html'], old.data['text/html']
+    marks = [FINGERPRINT.search(text) for text in (frame, before)]
+    if not all(marks):
+        return
+    data, kept = data_of(page_of(frame)), data_of(page_of(before))
+    shapes = [[x[:3] for x in each['tensors']] for each in (data, kept)]
+    if shapes[0] != shapes[1] or data['kind'] != kept['kind']:
+        return
+    data |= {name: kept[name] for name in WEIGHTS}
+    frame = with_page(frame, with_data(page_of(frame), data))
+    fresh, stored = (mark.group() for mark in marks)
+    new.data['text/html'] = frame.replace(fresh, stored, 1)
+    new.data['text/plain'] = new.data['text/plain'].replace(fresh, stored)
+
+
+def refill(cell):
+    """Fill the framed pages of a cell anew, with the data that they have."""
+    from figures import fill_page
+
+    for out in frames_of(cell):
+        frame = out.data['text/html']
+        data = data_of(page_of(frame))
+        name = 'try_it' if 'weights' in data else 'explorer'
+        out.data['text/html'] = with_page(frame, fill_page(name, data))
+
+
+def main(arguments):
+    sys.path[:0] = [str(CHAPTER), str(CHAPTER.parent)]
+    from execute import write_whole
+
+    for path in map(Path, arguments or sorted(CHAPTER.glob('*.ipynb'))):
+        before = path.read_text(encoding='utf-8')
+        nb = nbformat.reads(before, as_version=4)
+        for cell in nb.cells:
+            refill(cell)
+        text = nbformat.writes(nb).rstrip('\n') + '\n'
+        if text != before:
+            write_whole(path, text)
+            print(f'{path.name}: pages filled anew')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -20,8 +20,9 @@ REPO = re.search(
     r"repo, run = '(.+?)'", (CHAPTER / 'index.ipynb').read_text('utf-8')
 ).group(1)
 PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
-PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-PAGES += ['scaling_machines', 'try_it', 'bibliography']
+PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
+PAGES += ['bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'

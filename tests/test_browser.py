@@ -24,7 +24,8 @@ BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
-PAGES += ['scaling', 'scaling_machines', 'try_it', 'bibliography', 'search']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
+PAGES += ['bibliography', 'search']
 EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},

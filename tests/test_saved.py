@@ -69,6 +69,8 @@ def kept():
     names = 'successors', 'finetuning', 'laws', 'derivatives', 'text_to_text'
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
+    names = 'preferences', 'reasoning'
+    paths += [chapter / 'studies' / f'{x}.py' for x in names]
     found = {}
     for path in paths:  # of two definitions of a name the first is taught
         found = definitions(path.read_text()) | found

@@ -27,6 +27,7 @@ PAGES = [
     'gpt',
     'gpt_today',
     'in_context',
+    'after_pretraining',
     'scaling',
     'scaling_machines',
     'try_it',
@@ -286,14 +287,14 @@ def sources():
 def listed(name):
     """First author, year and title in a notebook's list of references."""
     text = text_of(name).partition('\n## References\n')[2]
-    lines = re.findall(r'^\* (.+?) \((\d{4})\)\. (.+)$', text, re.MULTILINE)
+    line = re.compile(r'^\* (.+?) \((\d{4}[a-z]?)\)\. (.+)$', re.MULTILINE)
     return {
         (
             re.split(', | and ', authors)[0].split(' ')[-1],
             year,
             re.sub(r'(, section 11\.9)?\.( https.*)?$', '', title).lower(),
         )
-        for authors, year, title in lines
+        for authors, year, title in line.findall(text)
     }
 
 

@@ -3405,7 +3405,7 @@ AFTER_PRETRAINING = Sabotage(
                     ('of them it is surer than it is right, by a quarter'),
                     (
                         'of 1,024 the best by the other is in truth '
-                        '0.6 below that'
+                        '0.2 below that'
                     ),
                     (
                         'without a penalty one sentence is a quarter '

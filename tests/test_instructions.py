@@ -80,7 +80,7 @@ def test_the_plan_has_no_run_twice_and_a_cheap_one_first():
         ours = [run for run in plan[1:] if run.seed == seed]
         assert {run.num_tasks for run in ours} == {0, 1, 2, 3, 4}
         assert {run.num_phrasings for run in ours} == {1, 2, 4, 8}
-        assert {run.start for run in ours} == {'prose', 'nothing'}
+        assert {run.start for run in ours} == {'prose', 'nothing', 'plain'}
 
 
 def test_a_model_that_knows_a_task_is_right_in_it_alone():
@@ -94,6 +94,29 @@ def test_a_model_that_knows_a_task_is_right_in_it_alone():
     shots = instructions.answered(told, 3, 2)
     found = instructions.score(model, told, [0], columns, phrasings, shots)
     assert found == 1.0
+
+
+def test_a_plain_question_has_no_token_of_the_template(monkeypatch):
+    told, read = instructions.world(), []
+
+    def said(model, rows):
+        read.extend(map(told.decode, rows))
+        return torch.zeros(len(rows), dtype=torch.long)
+
+    monkeypatch.setattr(instructions, 'said', said)
+    shots = instructions.answered(told, 0, 1)
+    phrasing = instructions.PHRASINGS[:1]
+    for plain in (False, True):
+        instructions.score(None, told, [0], [27], phrasing, shots, plain)
+    full, short = read
+    assert full == (
+        '<bos> <user> what is the capital of albania ? <assistant> tirana '
+        '<end> <user> what is the capital of france ? <assistant>'
+    )
+    assert short == (
+        '<bos> what is the capital of albania ? tirana '
+        'what is the capital of france ?'
+    )
 
 
 def test_answered_questions_are_whole_dialogues():

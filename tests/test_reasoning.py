@@ -95,6 +95,38 @@ def test_all_tests_are_held_out_and_their_answers_true(num_digits):
     assert (truth == sums.states_of(digits, True)[:, -1] + sums.DIGIT).all()
 
 
+@pytest.mark.parametrize('kept', [True, False])
+def test_strings_that_are_kept_and_others_are_asked(kept):
+    for k in (2, 5):
+        digits, prompts, truth = reasoning.tests_of_strings(k, kept, True)
+        assert len(digits) == reasoning.NUM_TESTS
+        assert sums.is_held_out(prompts).all()
+        assert (sums.begins_kept(digits) == kept).all()
+        assert not sums.begins_kept(digits[:, :-1]).any()
+        states = sums.states_of(digits, True)[:, -1]
+        assert (truth == states + sums.DIGIT).all()
+
+
+@pytest.mark.parametrize('way', reasoning.KEPT)
+def test_ways_that_keep_strings_never_train_on_them(way):
+    run = dataclasses.replace(RUN, way=way)
+    X, _ = next(reasoning.batches(run))
+    for prompt in X[:, 1 : 1 + sums.PLACES]:
+        digits = prompt[prompt != sums.BLANK] - sums.DIGIT
+        assert not sums.begins_kept(digits[None]).any()
+
+
+def test_four_blocks_are_four(monkeypatch):
+    trained = []
+    monkeypatch.setattr(reasoning, 'NUM_TESTS', 4)
+    monkeypatch.setattr(
+        reasoning.runner, 'train', lambda model, *a, **k: trained.append(model)
+    )
+    for way in reasoning.KEPT[-2:]:
+        reasoning.execute(dataclasses.replace(RUN, way=way), None, None)
+    assert [model.config.num_blks for model in trained] == [2, 4]
+
+
 def test_the_commonest_answer_wins():
     answers = torch.tensor([[3, 4, 4, 5], [7, 7, 0, 7]])
     assert reasoning.vote(answers).tolist() == [4, 7]
@@ -117,7 +149,8 @@ def test_each_way_is_asked(way, monkeypatch):
         for x in vars(measured).values()
         if isinstance(x, str)
     ]
-    assert sizes == ([1, 2, 1, 1] if lists else [5, 0, 0, 0])
+    known = 5 * (way in reasoning.KEPT)
+    assert sizes == ([1, 2, 1, 1] if lists else [5, 0, known, 0])
     assert measured.tokens >= reasoning.BATCH * 10
 
 

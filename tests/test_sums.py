@@ -105,6 +105,31 @@ def test_one_prompt_in_eight_is_held_out_and_never_trained_on():
         assert not sums.is_held_out(X[:, : PROMPT.shape[1]]).any()
 
 
+def test_kept_strings_are_few_and_what_begins_with_one_is_found():
+    for k in (2, 3, 4):
+        kept = sums.kept_strings(k)
+        assert kept.shape == (10**k,)
+        assert 0.03 < kept.float().mean() < 0.1
+    number = sums.kept_strings(3).nonzero()[0].item()
+    digits = torch.tensor([[int(x) for x in f'{number:03}1']])
+    assert sums.begins_kept(digits).item()
+    assert sums.begins_kept(digits[:, :3]).item()
+    assert not sums.begins_kept(digits[:, :1]).item()
+    pairs = torch.cartesian_prod(torch.arange(10), torch.arange(10))
+    assert (sums.begins_kept(pairs) == sums.kept_strings(2)).all()
+
+
+@pytest.mark.parametrize('without', [True, False])
+def test_kept_strings_stand_in_no_batch_that_is_without_them(without):
+    batches = sums.sum_batches(40, 'dots', 0, (4,), without_kept=without)
+    found = False
+    for X, _ in itertools.islice(batches, 5):
+        shown = X[:, 1 : 1 + sums.PLACES]
+        digits = shown[shown != sums.BLANK].view(40, 4) - sums.DIGIT
+        found |= sums.begins_kept(digits).any().item()
+    assert found != without
+
+
 def test_batches_have_as_many_of_each_length_and_are_padded():
     X, labels = next(sums.sum_batches(50, 'chain'))
     colons = X.eq(sums.COLON)

@@ -5,6 +5,8 @@ next one stands has to be found. What follows may be a chain of running sums.
 In place of adding, digits may move: each shuffles ten states in its own way.
 """
 
+import functools
+
 import torch
 from torch.nn import functional as F
 
@@ -70,6 +72,30 @@ def is_held_out(prompts):
     return (prompts * weights).sum(1) % 8 == 0
 
 
+@functools.cache
+def kept_strings(num_digits):
+    """Which strings of digits, (10 ** num_digits,), may be kept for tests.
+
+    About one in sixteen, drawn once. A string is read as a number.
+    """
+    generator = torch.Generator().manual_seed(num_digits)
+    return torch.rand(10**num_digits, generator=generator) < 1 / 16
+
+
+def begins_kept(digits):
+    """Which strings (n, num_digits) are kept, or begin with one that is.
+
+    Kept strings have two digits at least.
+    """
+    found = torch.zeros(len(digits), dtype=torch.bool)
+    number = torch.zeros(len(digits), dtype=torch.long)
+    for k, column in enumerate(digits.T, 1):
+        number = 10 * number + column
+        if k > 1:
+            found |= kept_strings(k)[number]
+    return found
+
+
 def sum_texts(digits, prompts, form, shuffled=False):
     """Inputs and labels of problems, both (n, num_tokens).
 
@@ -101,12 +127,18 @@ def sum_texts(digits, prompts, form, shuffled=False):
 
 
 def sum_batches(
-    batch_size, form, seed=0, lengths=(2, 3, 4, 5, 6), shuffled=False
+    batch_size,
+    form,
+    seed=0,
+    lengths=(2, 3, 4, 5, 6),
+    shuffled=False,
+    without_kept=False,
 ):
     """Endless batches of `sum_texts` to train on, padded to equal lengths.
 
     Of each number of digits in `lengths`, which may be a function of the
-    batch's number, there are as many problems.
+    batch's number, there are as many problems. `without_kept` leaves out
+    the strings that `begins_kept` names, wherever their digits stand.
     """
     generator, step = torch.Generator().manual_seed(seed), 0
     while True:
@@ -114,8 +146,12 @@ def sum_batches(
         rows = []
         for k in several:
             number = -(-batch_size // len(several))
-            digits, prompts = sum_problems(2 * number, k, generator)
-            kept = (~is_held_out(prompts)).nonzero()[:number, 0]
+            drawn = (4 if without_kept else 2) * number
+            digits, prompts = sum_problems(drawn, k, generator)
+            shown = ~is_held_out(prompts)
+            if without_kept:
+                shown &= ~begins_kept(digits)
+            kept = shown.nonzero()[:number, 0]
             parts = digits[kept], prompts[kept]
             rows.append(sum_texts(*parts, form, shuffled))
         width = max(inputs.shape[1] for inputs, _ in rows)

@@ -4,7 +4,8 @@ A small GPT reads the facts of countries as prose, and questions without
 answers about all tasks but one. It is then tuned on dialogues, with few or
 many tasks and phrasings, and asked about countries, phrasings and the one
 task that no dialogue had. Rivals are the model before tuning, asked in four
-ways, and dialogues without the prose.
+ways, or without the tokens of a template, which it has never read, and
+dialogues without the prose.
 """
 
 import dataclasses
@@ -17,8 +18,11 @@ import utils
 from corpora.facts import SENTENCES
 from corpora.questions import (
     ASKED_TASKS,
+    ASSISTANT,
+    END,
     NEW_PHRASINGS,
     PHRASINGS,
+    USER,
     QuestionWorld,
 )
 
@@ -38,8 +42,10 @@ NUM_SHOTS = 4
 class Run:
     """One tuning; ValueError for a number that is not offered.
 
-    `start` is 'prose', or 'nothing' for a model that has read none. With 0
-    tasks there is no tuning. `seed` also says which task is held out.
+    `start` is 'prose', or 'nothing' for a model that has read none, or
+    'plain' for one that has read prose and is asked without the tokens of a
+    template: questions and answers follow one another. With 0 tasks there is
+    no tuning. `seed` also says which task is held out.
     """
 
     start: str
@@ -51,7 +57,7 @@ class Run:
     def __post_init__(self):
         runner.check_values(
             self,
-            start=('prose', 'nothing'),
+            start=('prose', 'nothing', 'plain'),
             num_tasks=(0, *NUM_TASKS),
             num_phrasings=NUM_PHRASINGS,
         )
@@ -60,7 +66,7 @@ class Run:
     @property
     def cost(self):
         """Steps of reading prose, before it is tuned."""
-        return self.num_steps if self.start == 'prose' else 0
+        return 0 if self.start == 'nothing' else self.num_steps
 
     @property
     def held_out(self):
@@ -168,9 +174,13 @@ def said(model, rows):
     return model.head(H).argmax(-1)
 
 
-def score(model, told, tasks, columns, phrasings, shots=()):
-    """The share of right answers to each question in each phrasing."""
+def score(model, told, tasks, columns, phrasings, shots=(), plain=False):
+    """The share of right answers to each question in each phrasing.
+
+    `plain` leaves out the tokens of the template.
+    """
     found, right = [], []
+    marks = told.encode(f'{USER} {ASSISTANT} {END}')
     for text in phrasings:
         t = [task for task in tasks for _ in columns]
         c = [column for _ in tasks for column in columns]
@@ -182,6 +192,8 @@ def score(model, told, tasks, columns, phrasings, shots=()):
             torch.cat((X[i, :1], start, X[i, 1:end]))
             for i, end in enumerate(ends)
         ]
+        if plain:
+            rows = [row[~torch.isin(row, marks)] for row in rows]
         found.append(said(model, rows))
         right.append(told.answers[t, c])
     return (torch.cat(found) == torch.cat(right)).float().mean().item()
@@ -218,7 +230,7 @@ def execute(run, options, checkpoint):
     told, start = world(), time.process_time()
     torch.manual_seed(run.seed)
     model = utils.GPT(small_config(len(told.vocab)))
-    if run.start == 'prose':
+    if run.start != 'nothing':
         model.load_state_dict(base(run.seed, run.num_steps).state_dict())
     if run.num_tasks:
         tune(model, run, told)
@@ -232,12 +244,13 @@ def execute(run, options, checkpoint):
     known = PHRASINGS[: run.num_phrasings]
     shots = answered(told, task, NUM_SHOTS)
     asked = [c for c in distinct if c not in told.columns(False)[:NUM_SHOTS]]
+    ask = functools.partial(score, model, told, plain=run.start == 'plain')
     return Measured(
-        tuned=score(model, told, tasks, columns, known),
-        phrasing=score(model, told, tasks, columns, NEW_PHRASINGS),
-        task=score(model, told, [task], distinct, known),
+        tuned=ask(tasks, columns, known),
+        phrasing=ask(tasks, columns, NEW_PHRASINGS),
+        task=ask([task], distinct, known),
         prose=score_prose(model, told, task, distinct),
-        shots=score(model, told, [task], asked, known[:1], shots),
+        shots=ask([task], asked, known[:1], shots),
         seconds=seconds,
     )
 
@@ -263,6 +276,8 @@ def plan(rows, options):
             for number in NUM_PHRASINGS[:-1]
         ]
         runs.append(Run('nothing', *most, STEPS, seed))
+    for seed in range(options.seeds):
+        runs.append(Run('plain', 0, most[1], STEPS, seed))
     return runs
 
 

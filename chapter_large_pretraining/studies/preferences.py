@@ -136,8 +136,8 @@ def opinions(number=6000):
 def true_reward(X):
     """1 for more positive than negative words, -1 for fewer, else 0.
 
-    It is 0 for what is no sentence: it does not end, or it has a word of
-    opinions twice.
+    It is 0, too, for a text that does not end or has a word of opinions
+    twice. It does not ask for grammar.
     """
     polarity = world().polarity[X]  # (n, num_tokens)
     told = polarity != 0

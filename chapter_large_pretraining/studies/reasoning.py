@@ -5,7 +5,9 @@ sum modulo ten. It may write the running sums first, or it may not; its rivals
 have dots in place of the sums, the sums as labels that they never read back,
 a curriculum of growing sums, and as many tokens or four times as many steps.
 Sums have short cuts; so chain and rivals are also asked where each digit is
-a permutation of ten states, and the last state is the answer.
+a permutation of ten states, and the last state is the answer. Whether they
+compute or look up is tested with strings of digits that are kept from
+training wherever they stand, and with four blocks in place of two.
 
 Another task has five different digits, and the model writes each with the sum
 so far, in an order of its own or in that of their places. Two fifths of all
@@ -40,11 +42,16 @@ FORMS = {  # of the texts of each way to learn
     'shuffled chain': 'chain',
     'shuffled labels': 'labels',
     'shuffled curriculum': 'direct',
+    'kept labels': 'labels',
+    'shuffled kept chain': 'chain',
+    'shuffled kept labels': 'labels',
+    'shuffled kept labels, four blocks': 'labels',
     'own order': 'path',
     'fixed order': 'path',
 }
 PATHS = 'own order', 'fixed order'
 SHUFFLED = tuple(way for way in FORMS if way.startswith('shuffled'))
+KEPT = tuple(way for way in FORMS if 'kept' in way)  # strings, for tests
 NUM_TESTS = 200  # about, for each number of digits, and for votes
 TOKENS_DIRECT, TOKENS_CHAIN = 10, 16  # of a text as it is read, padded
 
@@ -76,11 +83,14 @@ class Measured:
     """What came out of a run; ValueError for a share outside [0, 1].
 
     `right` are the shares of answers that are right: for each number of
-    digits, or of the one number for a way with paths, greedily. `votes` are
-    those of 1, 5, 20 and 40 paths, drawn, `known` is the share of greedy
-    answers among those to problems whose digits, in the order of their
-    places, use no hidden fact, and `avoids` the share of greedy paths that
-    use none; all are empty without paths. `tokens` were read in training.
+    digits, or of the one number for a way with paths, greedily. For a way of
+    KEPT they are for strings of digits that no training had, at any places.
+    `votes` are those of 1, 5, 20 and 40 paths, drawn, and `avoids` the share
+    of greedy paths that use no hidden fact; both are empty without paths.
+    `known` is the share of greedy answers among those to problems whose
+    digits, in the order of their places, use no hidden fact; for a way of
+    KEPT it is like `right`, for strings that are not kept; else it is empty.
+    `tokens` were read in training.
     """
 
     right: str
@@ -111,12 +121,12 @@ def written(shares):
 # ---- Model and texts ----
 
 
-def small_config():
-    """A GPT of two blocks of width 64."""
+def small_config(num_blks=2):
+    """A GPT of width 64."""
     return utils.Config(
         len(sums.SUM_TOKENS),
         num_hiddens=64,
-        num_blks=2,
+        num_blks=num_blks,
         max_len=32,
         init_std=0.07,
     )
@@ -144,7 +154,7 @@ def batches(run):
     if run.way.endswith('curriculum'):
         lengths = functools.partial(growing, run.num_steps)
     options = FORMS[run.way], run.seed, lengths, run.way in SHUFFLED
-    return sums.sum_batches(BATCH, *options)
+    return sums.sum_batches(BATCH, *options, without_kept=run.way in KEPT)
 
 
 def tests(num_digits, distinct=False, shuffled=False):
@@ -220,14 +230,39 @@ def ask_paths(run, model):
     }
 
 
+def tests_of_strings(num_digits, kept, shuffled=False):
+    """Held-out problems whose strings are kept from training, or are not.
+
+    Neither begin with a shorter string that is kept.
+    """
+    generator = torch.Generator().manual_seed(2000 + num_digits)
+    number = NUM_TESTS * (200 if kept else 16)
+    digits, prompts = sums.sum_problems(number, num_digits, generator)
+    asked = sums.is_held_out(prompts) & ~sums.begins_kept(digits[:, :-1])
+    asked &= sums.begins_kept(digits) == kept
+    digits, prompts = digits[asked][:NUM_TESTS], prompts[asked][:NUM_TESTS]
+    states = sums.states_of(digits, shuffled)
+    return digits, prompts, states[:, -1] + sums.DIGIT
+
+
 def ask_sums(run, model):
     """Shares right by the number of digits."""
-    shares = []
-    for k in LENGTHS:
-        digits, prompts, truth = tests(k, shuffled=run.way in SHUFFLED)
-        found = answer_sums(model, digits, prompts, FORMS[run.way])
-        shares.append((found == truth).float().mean())
-    return {'right': written(shares), 'votes': '', 'known': '', 'avoids': ''}
+
+    def ask(draw):
+        shares = []
+        for k in LENGTHS:
+            digits, prompts, truth = draw(k, shuffled=run.way in SHUFFLED)
+            found = answer_sums(model, digits, prompts, FORMS[run.way])
+            shares.append((found == truth).float().mean())
+        return written(shares)
+
+    right, known = ask(tests), ''
+    if run.way in KEPT:
+        right, known = (
+            ask(functools.partial(tests_of_strings, kept=kept))
+            for kept in (True, False)
+        )
+    return {'right': right, 'votes': '', 'known': known, 'avoids': ''}
 
 
 # ---- The plan ----
@@ -236,7 +271,8 @@ def ask_sums(run, model):
 def execute(run, options, checkpoint):
     """Train one model and ask it; the seconds of CPU are of training."""
     torch.manual_seed(run.seed)
-    model = utils.GPT(small_config())
+    num_blks = 4 if run.way.endswith('four blocks') else 2
+    model = utils.GPT(small_config(num_blks))
     counted, start = [0], time.process_time()
 
     def counting():
@@ -286,6 +322,9 @@ def plan(rows, options):
             Run('shuffled labels', 4 * STEPS, seed),
             Run('shuffled curriculum', 4 * STEPS, seed),
         ]
+    for seed in range(options.seeds):
+        runs += [Run(way, STEPS, seed) for way in KEPT]
+        runs.append(Run('shuffled kept labels', 4 * STEPS, seed))
     return runs
 
 

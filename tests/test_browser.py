@@ -350,6 +350,18 @@ def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     assert figure.first.is_visible()
 
 
+def test_an_exercise_leads_to_its_solution_in_jupyterlab(lab, open_page):
+    page = open_notebook(open_page, lab, 'index')
+    links = page.get_by_role('link', name='Solution', exact=True)
+    scroll_to(page, links)
+    links.nth(2).click()
+    heading = page.locator('h2[data-jupyter-id="Exercise-3"]')
+    heading.wait_for(timeout=60_000)
+    page.wait_for_timeout(2000)
+    box = heading.bounding_box()
+    assert 0 < box['y'] < 600  # it has scrolled to it
+
+
 def test_index_runs_in_jupyterlab(lab, open_page):
     page = open_notebook(open_page, lab, 'index')
     page.locator('.jp-Cell').first.click()

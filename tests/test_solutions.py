@@ -53,7 +53,9 @@ def faults(name, chapter, solutions):
     if [LINK.sub('', item) for item in items] != [x[1] for x in answers]:
         found.append('another text')
     for i, item in enumerate(items, 1):
-        if LINK.findall(item) != [f'solutions/{name}.ipynb#Exercise-{i}']:
+        if LINK.findall(item) != [
+            f'solutions/{name}.ipynb#cell-id=exercise-{i}'
+        ]:
             found.append(f'link of exercise {i}')
         if not TIME.search(item):
             found.append(f'exercise {i} has no time')
@@ -67,8 +69,12 @@ def faults(name, chapter, solutions):
 @pytest.mark.parametrize('name', SOLVED)
 def test_solutions_fit_the_exercises(name):
     chapter = text_of(read(CHAPTER / f'{name}.ipynb'))
-    solutions = text_of(read(CHAPTER / 'solutions' / f'{name}.ipynb'))
+    cells = read(CHAPTER / 'solutions' / f'{name}.ipynb')
+    solutions = text_of(cells)
     assert faults(name, chapter, solutions) == []
+    for i in range(1, len(exercises(chapter)) + 1):
+        (cell,) = [cell for cell in cells if cell.id == f'exercise-{i}']
+        assert cell.source.startswith(f'## Exercise {i}\n')
     assert f'(../{name}.ipynb)' in solutions.partition('\n## ')[0]
 
 
@@ -118,11 +124,11 @@ def test_exercises_of_the_book_are_marked():
 
 GOOD = (
     '# A\n\n## Exercises\n\n'
-    '1. One? (5 minutes) [Solution](solutions/a.ipynb#Exercise-1)\n'
-    '2. Open: two. (an hour) [Solution](solutions/a.ipynb#Exercise-2)\n\n'
+    '1. One? (5 minutes) [Solution](solutions/a.ipynb#cell-id=exercise-1)\n'
+    '2. Open: B. (1 hour) [Solution](solutions/a.ipynb#cell-id=exercise-2)\n\n'
     '## References\n\n1. No exercise.',
     '# Solutions: A\n\n## Exercise 1\n\n> One? (5 minutes)\n\nYes.\n\n'
-    '## Exercise 2\n\n> Open: two. (an hour)\n\nSo.',
+    '## Exercise 2\n\n> Open: B. (1 hour)\n\nSo.',
 )
 
 
@@ -134,12 +140,16 @@ def test_what_fits():
     ('old', 'new', 'fault'),
     [
         ('One? (5 minutes) [', 'One! (5 minutes) [', 'another text'),
-        ('#Exercise-1', '#Exercise-2', 'link of exercise 1'),
-        (' [Solution](solutions/a.ipynb#Exercise-2)', '', 'exercise 2'),
+        ('id=exercise-1', 'id=exercise-2', 'link of exercise 1'),
+        (
+            ' [Solution](solutions/a.ipynb#cell-id=exercise-2)',
+            '',
+            'exercise 2',
+        ),
         ('(5 minutes)', '(soon)', 'exercise 1 has no time'),
         ('## Exercise 2', '## Exercise 3', 'exercise 2 has no solution'),
         ('\n## Exercise 2', '', 'another number of headings'),
-        ('Open: two.', 'Two.', 'no exercise is open'),
+        ('Open: B.', 'B.', 'no exercise is open'),
         ('Yes.', 'Yes.\n\n## More\n\n> Text', 'another number of headings'),
     ],
 )

@@ -289,9 +289,9 @@ def show_model(
     model of another kind or with blocks that a page has not, words that do
     not fit, an example that cannot be answered, other `bits` than 8 and 16.
     """
-    options = {'tasks': tasks, 'prefixes': prefixes}
-    options |= {'max_words': max_words, 'bits': bits, 'head': head}
-    page, fingerprint = model_page(model, words, examples, **options)
+    page, fingerprint = model_page(
+        model, words, examples, tasks, prefixes, max_words, bits, head
+    )
     said = guesses(rounded(model, bits), words, examples[0], prefixes)
     text = (
         f'{type(model).__name__} to be tried, an interactive form of the next '

@@ -9,6 +9,7 @@ by the fingerprint of the weights, which stands beside the frame.
 """
 
 import html
+import itertools
 import json
 import re
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import nbformat
 
-CHAPTER = Path(__file__).resolve().parents[1] / 'chapter_large_pretraining'
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / 'chapter_large_pretraining'), str(ROOT)]
 
 SRCDOC = re.compile(r'(?<= srcdoc=")[^"]*')
 DATA = re.compile(r'(?<= id="data">).*?(?=</script>)', re.DOTALL)
@@ -34,15 +36,12 @@ def page_of(frame):
     return html.unescape(SRCDOC.search(frame).group())
 
 
-def with_page(frame, page):
-    """The same frame around another page."""
+def filled(frame, data):
+    """The same frame around the page of `data`, filled anew."""
+    from figures import fill_page
+
+    page = fill_page('try_it' if 'weights' in data else 'explorer', data)
     return SRCDOC.sub(lambda _: html.escape(page), frame)
-
-
-def with_data(page, data):
-    """The same page with other data."""
-    text = json.dumps(data, separators=(',', ':'), ensure_ascii=False)
-    return DATA.sub(lambda _: text.replace('<', r'\u003c'), page)
 
 
 def frames_of(cell):
@@ -69,36 +68,25 @@ def keep_weights(new, old):
     if shapes[0] != shapes[1] or data['kind'] != kept['kind']:
         return
     data |= {name: kept[name] for name in WEIGHTS}
-    frame = with_page(frame, with_data(page_of(frame), data))
+    frame = filled(frame, data)
     fresh, stored = (mark.group() for mark in marks)
     new.data['text/html'] = frame.replace(fresh, stored, 1)
     new.data['text/plain'] = new.data['text/plain'].replace(fresh, stored)
 
 
-def refill(cell):
-    """Fill the framed pages of a cell anew, with the data that they have."""
-    from figures import fill_page
-
-    for out in frames_of(cell):
-        frame = out.data['text/html']
-        data = data_of(page_of(frame))
-        name = 'try_it' if 'weights' in data else 'explorer'
-        out.data['text/html'] = with_page(frame, fill_page(name, data))
-
-
 def main(arguments):
-    sys.path[:0] = [str(CHAPTER), str(CHAPTER.parent)]
-    from execute import write_whole
+    from execute import name_of, notebooks, write_whole
 
-    for path in map(Path, arguments or sorted(CHAPTER.glob('*.ipynb'))):
+    for path in map(Path, arguments or notebooks()):
         before = path.read_text(encoding='utf-8')
         nb = nbformat.reads(before, as_version=4)
-        for cell in nb.cells:
-            refill(cell)
+        for out in itertools.chain(*map(frames_of, nb.cells)):
+            frame = out.data['text/html']
+            out.data['text/html'] = filled(frame, data_of(page_of(frame)))
         text = nbformat.writes(nb).rstrip('\n') + '\n'
         if text != before:
             write_whole(path, text)
-            print(f'{path.name}: pages filled anew')
+            print(f'{name_of(path)}: pages filled anew')
     return 0
 
 

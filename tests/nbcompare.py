@@ -304,10 +304,8 @@ class NotebookCell(IPyNbCell):
             self.raise_cell_error(str(problem))
         marks = fingerprints(self.cell.outputs)
         if self.parent.compare and fingerprints(self.test_outputs) != marks:
-            line = (
-                f'{name_of(self.path)}: a page holds another model than this '
-            )
-            line += 'run has trained (make weights, if that is meant)'
+            line = f'{name_of(self.path)}: a page holds another model than '
+            line += 'this run has trained (make weights, if that is meant)'
             self.user_properties.append(('notebook', line))
         names = [out.get('name') for out in self.test_outputs]
         if self.problem:

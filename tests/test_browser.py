@@ -6,22 +6,18 @@ without it.
 
 import functools
 import http.server
-import re
-import shutil
 import threading
 from platform import python_version
 
 import nbformat
 import pytest
+from chromium import watched, without_browser
 from execute import CHAPTER
 from frames import data_of
-from playwright.sync_api import sync_playwright
 from site_build import build_site
 from test_explorer import stored_pages
 from test_lab import running_lab
 
-BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
 PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'try_it']
@@ -38,10 +34,7 @@ SCREENS = {
 }
 INSIDE = r'(https?|wss?)://127\.0\.0\.1|data:|blob:|about:'
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here'),
-]
+pytestmark = [pytest.mark.slow, without_browser]
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -60,44 +53,18 @@ def site(tmp_path_factory):
     server.shutdown()
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as playwright:
-        options = {'executable_path': CHROMIUM, 'args': ['--no-sandbox']}
-        browser = playwright.chromium.launch(**options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser):
     """Opens pages, and in the end checks what they asked for and logged."""
-    contexts, trouble = [], []
+    with watched(browser, INSIDE) as new_page:
 
-    def hear(message):
-        if message.type in ('error', 'warning'):
-            trouble.append(message.text)
+        def open_page(url, **options):
+            page = new_page(**options)
+            page.goto(url)
+            return page
 
-    def allow(request):
-        if not re.match(INSIDE, request.url):
-            trouble.append(f'asked for {request.url}')
-
-    def open_page(url, **options):
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(15_000)
-        page = contexts[-1].new_page()
-        page.on('console', hear)
-        page.on('pageerror', lambda error: trouble.append(str(error)))
-        page.on('request', allow)
-        page.on('requestfailed', lambda r: trouble.append(f'no {r.url}'))
-        page.goto(url)
-        return page
-
-    open_page.trouble = trouble
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert sorted(set(trouble)) == []
+        open_page.trouble = new_page.trouble
+        yield open_page
 
 
 # The site

@@ -7,15 +7,14 @@ chromium); these tests are skipped without it.
 import base64
 import html
 import re
-import shutil
 import zlib
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from chromium import watched, without_browser
 from frames import data_of, page_of
-from playwright.sync_api import sync_playwright
 from test_explorer import stored_frames
 
 import corpora
@@ -25,14 +24,9 @@ from figures import fill_page
 from in_page import model_page, rounded, show_model
 from utils import BERT, GPT, T5, Config, answer, record_attention
 
-BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-NO_BROWSER = 'there is no Chromium here'
-
 
 def in_browser(test):
-    skip = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
-    return pytest.mark.slow(skip(test))
+    return pytest.mark.slow(without_browser(test))
 
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
@@ -75,44 +69,19 @@ def random_texts(num_texts, longest, vocab_size, seed=0):
 # ---- In the browser: the same scores as PyTorch ----
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as playwright:
-        options = {'executable_path': CHROMIUM, 'args': ['--no-sandbox']}
-        browser = playwright.chromium.launch(**options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser):
     """Opens pages, and in the end checks what they asked for and logged."""
-    contexts, trouble = [], []
+    with watched(browser, 'data:|blob:|about:') as new_page:
 
-    def hear(message):
-        if message.type in ('error', 'warning'):
-            trouble.append(message.text)
+        def open_page(content, **options):
+            page = new_page(**options)
+            page.set_content(content)
+            page.evaluate('ready')
+            return page
 
-    def allow(request):
-        if not re.match('data:|blob:|about:', request.url):
-            trouble.append(f'asked for {request.url}')
-
-    def open_page(content, **options):
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(15_000)
-        page = contexts[-1].new_page()
-        page.on('console', hear)
-        page.on('pageerror', lambda error: trouble.append(str(error)))
-        page.on('request', allow)
-        page.set_content(content)
-        page.evaluate('ready')
-        return page
-
-    open_page.trouble = trouble
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert sorted(set(trouble)) == []
+        open_page.trouble = new_page.trouble
+        yield open_page
 
 
 RUN = {

@@ -164,7 +164,11 @@ def tests(num_digits, distinct=False, shuffled=False):
         8 * NUM_TESTS, num_digits, generator, distinct
     )
     kept = sums.is_held_out(prompts)
-    digits, prompts = digits[kept], prompts[kept]
+    return with_truth(digits[kept], prompts[kept], shuffled)
+
+
+def with_truth(digits, prompts, shuffled):
+    """The problems, and their answers' ids."""
     states = sums.states_of(digits, shuffled)
     return digits, prompts, states[:, -1] + sums.DIGIT
 
@@ -240,9 +244,8 @@ def tests_of_strings(num_digits, kept, shuffled=False):
     digits, prompts = sums.sum_problems(number, num_digits, generator)
     asked = sums.is_held_out(prompts) & ~sums.begins_kept(digits[:, :-1])
     asked &= sums.begins_kept(digits) == kept
-    digits, prompts = digits[asked][:NUM_TESTS], prompts[asked][:NUM_TESTS]
-    states = sums.states_of(digits, shuffled)
-    return digits, prompts, states[:, -1] + sums.DIGIT
+    parts = digits[asked][:NUM_TESTS], prompts[asked][:NUM_TESTS]
+    return with_truth(*parts, shuffled)
 
 
 def ask_sums(run, model):
@@ -256,12 +259,13 @@ def ask_sums(run, model):
             shares.append((found == truth).float().mean())
         return written(shares)
 
-    right, known = ask(tests), ''
     if run.way in KEPT:
         right, known = (
             ask(functools.partial(tests_of_strings, kept=kept))
             for kept in (True, False)
         )
+    else:
+        right, known = ask(tests), ''
     return {'right': right, 'votes': '', 'known': known, 'avoids': ''}
 
 

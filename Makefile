@@ -13,15 +13,17 @@ BIN = .venv/bin
 READY = .venv/.ready
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 DATA = $(or $(CHAPTER_DATA),data)
+NOTEBOOKS = $(wildcard chapter_large_pretraining/*.ipynb \
+  chapter_large_pretraining/solutions/*.ipynb)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: lab quick test lint models notebooks site drawings badges format \
-  benchmark reliability sabotage clean
+.PHONY: lab quick test lint models notebooks weights frames site drawings \
+  badges format benchmark reliability sabotage clean
 
 # A notebook that is not trusted shows no figures. .jupyter holds one default:
 # JupyterLab does not ask about its news. -y: one Ctrl-C is enough.
 lab: $(READY)
-	@$(BIN)/jupyter trust chapter_large_pretraining/*.ipynb
+	@$(BIN)/jupyter trust $(NOTEBOOKS)
 	@echo 'Starting JupyterLab, usually at http://localhost:8888; Ctrl-C stops it'
 	@$(BIN)/jupyter lab -y --allow-root --Application.log_level=ERROR \
 	  --LabApp.app_settings_dir='$(CURDIR)/.jupyter' \
@@ -47,10 +49,19 @@ models: $(READY)
 # last, since it shows drawings that are taken from the others
 INDEX = chapter_large_pretraining/index.ipynb
 notebooks: $(READY)
-	$(BIN)/python tests/execute.py \
-	  $(filter-out $(INDEX),$(wildcard chapter_large_pretraining/*.ipynb))
+	$(BIN)/python tests/execute.py $(filter-out $(INDEX),$(NOTEBOOKS))
 	$(BIN)/python img/draw.py
 	$(BIN)/python tests/execute.py $(INDEX)
+
+# the same for the notebooks that keep a model in a page, with its new weights:
+# make notebooks leaves these as they are
+weights: $(READY)
+	$(BIN)/python tests/execute.py --new-weights \
+	  $(shell grep -l data-fingerprint chapter_large_pretraining/*.ipynb)
+
+# fill the pages that notebooks keep in frames anew, without running anything
+frames: $(READY)
+	$(BIN)/python tests/frames.py
 
 # the chapter as a web site, from the stored outputs
 site: $(READY)

@@ -1,11 +1,11 @@
-"""The plugin that compares notebooks, and fixtures of several tests."""
+"""The plugin that compares notebooks, a browser, fixtures of several tests."""
 
 import os
 import signal
 
 import pytest
 
-pytest_plugins = ['nbcompare']
+pytest_plugins = ['nbcompare', 'chromium']
 
 
 @pytest.fixture

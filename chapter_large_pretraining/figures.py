@@ -4,6 +4,7 @@ import html
 import io
 import json
 import os
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-PAGE = Path(__file__).with_name('explorer.html')
+PAGES = Path(__file__).with_name('pages')
 DRAWINGS = Path(__file__).resolve().parents[1] / 'img'
 
 COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000']
@@ -381,7 +382,40 @@ def claim(text, holds):
     print(line)
 
 
-# ---- The attention explorer ----
+# ---- Pages in a frame, and the attention explorer ----
+
+
+def fill_page(name, data):
+    """The page pages/`name`.html with its parts and its data inside.
+
+    A line `INCLUDE file` stands for that file, DATA for `data` as JSON.
+    """
+
+    def read(name):
+        return (PAGES / name).read_text(encoding='utf-8')
+
+    page = re.sub(
+        r'^INCLUDE (\S+)\n',
+        lambda m: read(m[1]),
+        read(f'{name}.html'),
+        flags=re.M,
+    )
+    text = json.dumps(data, separators=(',', ':'), ensure_ascii=False)
+    return page.replace('DATA', text.replace('<', r'\u003c'), 1)
+
+
+def show_page(page, title, text, **marks):
+    """Display a whole HTML page in a frame that needs no network.
+
+    `text` stands for it where no HTML is shown; `marks` become data
+    attributes of the frame.
+    """
+    marked = ''.join(f'data-{k}="{html.escape(v)}" ' for k, v in marks.items())
+    frame = (
+        f'<div><iframe title="{title}" {marked}style="width: 100%; height: '
+        f'480px; border: 0" srcdoc="{html.escape(page)}"></iframe></div>'
+    )
+    display({'text/html': frame, 'text/plain': text}, raw=True)
 
 
 def explorer_page(queries, maps, keys):
@@ -391,8 +425,7 @@ def explorer_page(queries, maps, keys):
         'keys': list(keys),
         'maps': (maps * 1000).round().int().flatten(2).tolist(),
     }
-    text = json.dumps(data, separators=(',', ':')).replace('<', r'\u003c')
-    return PAGE.read_text(encoding='utf-8').replace('DATA', text, 1)
+    return fill_page('explorer', data)
 
 
 def explore_attention(tokens, maps, keys=None, alt=None):
@@ -411,11 +444,6 @@ def explore_attention(tokens, maps, keys=None, alt=None):
     titles = head_titles(num_blks, num_heads)
     figure = plot_attention(maps, tokens, keys, titles)
     alt = alt or f'Attention weights of {num_blks} x {num_heads} heads.'
-    page = html.escape(explorer_page(tokens, maps, keys))
-    frame = (
-        '<div><iframe title="Attention explorer" style="width: 100%; '
-        f'height: 480px; border: 0" srcdoc="{page}"></iframe></div>'
-    )
-    explorer = 'Attention explorer, an interactive form of the next picture.'
-    display({'text/html': frame, 'text/plain': explorer}, raw=True)
+    text = 'Attention explorer, an interactive form of the next picture.'
+    show_page(explorer_page(tokens, maps, keys), 'Attention explorer', text)
     show(figure, alt)

@@ -2,8 +2,8 @@
 
 Each picture is made of tokens, of the stack of blocks that reads them and of
 the mask that the stack uses. Every line inside a stack and every dark cell
-of a pattern is an entry of that mask, computed by `utils`. Two more pictures
-are taken from the outputs that notebooks have stored.
+of a pattern is an entry of that mask, computed by `utils`. Three more
+pictures are taken from the outputs that notebooks have stored.
 """
 
 import html
@@ -18,7 +18,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'chapter_large_pretraining')]
 
-from corpora import FRENCH_NOUNS  # noqa: E402
+from corpora import FRENCH_NOUNS, sums  # noqa: E402
+from corpora.questions import PHRASINGS, QuestionWorld  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
 from derivatives import two_stream_mask  # noqa: E402
 from pictures import window_mask  # noqa: E402
@@ -413,6 +414,42 @@ def three_modes():
     return drawing
 
 
+def after_pretraining():
+    """What each stage adds to the loss, from the labels of the chapter."""
+    world = QuestionWorld()
+    question = world.questions_of([0], [27], PHRASINGS[:1])
+    X, labels = world.dialogues(question, world.answers[0, 27][None])
+    digits, prompt = torch.tensor([[3, 8]]), torch.full((1, 9), sums.BLANK)
+    prompt[0, [0, 2, 5, 8]] = torch.tensor([1, 5, 10, sums.EQUALS])
+    chain, asked = sums.sum_texts(digits, prompt, 'chain')
+    opinions = [f'<bos> the film is {word} <sep>' for word in ('fine', 'dull')]
+    rows = (
+        ('Instructions', [world.vocab[i] for i in X[0]], labels[0] != -100),
+        ('Preferences: it won', opinions[0].split(), None),
+        ('it lost', opinions[1].split(), None),
+        ('Reasoning', sums.show_sums(chain[0]).split(), asked[0, 1:] != -100),
+    )
+    drawing = Drawing(
+        1120,
+        265,
+        'Three stages after pretraining',
+        'Which tokens count. Instructions: of a dialogue, paris and the end. '
+        'Preferences: all tokens of the opinion that won and of the one that '
+        'lost, one against the other. Reasoning: behind two digits, the '
+        'running sums 3 and 1, the semicolon and the answer.',
+        step=76,
+    )
+    for y, (name, tokens, counts) in zip(
+        (40, 110, 150, 220), rows, strict=True
+    ):
+        drawing.text(20, y, name, BLUE, 'start', 15)
+        for i, token in enumerate(tokens):
+            chosen = i > 0 if counts is None else bool(counts[i])
+            place = 210 + i * drawing.step, y, token
+            drawing.token(*place, *((BLUE, PALE) if chosen else (QUIET,)))
+    return drawing
+
+
 STROKES = ((8, 12, 52, 12), (52, 12, 22, 54))  # a 7 in 60 x 60
 
 
@@ -539,6 +576,7 @@ DRAWINGS = (
     gpt_pretraining,
     gpt_classification,
     gpt_shots,
+    after_pretraining,
     vit,
     swin,
 )
@@ -546,6 +584,7 @@ DRAWINGS = (
 
 STORED = {
     'in-context-learning': ('in_context', 'Accuracy against examples, two'),
+    'try-it': ('bert', 'What the model answers to'),
     'power-laws': ('scaling', 'Three log-log plots of validation loss'),
 }
 

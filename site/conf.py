@@ -20,14 +20,21 @@ REPO = re.search(
     r"repo, run = '(.+?)'", (CHAPTER / 'index.ipynb').read_text('utf-8')
 ).group(1)
 PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
-PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-PAGES += ['scaling_machines', 'vision', 'bibliography']
+PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'vision']
+PAGES += ['multimodal', 'try_it', 'bibliography']
+# no page of the table of contents: links after the exercises lead to them
+SOLUTIONS = sorted(
+    f'solutions/{path.stem}'
+    for path in CHAPTER.glob('solutions/*.ipynb')
+    if path.stem in (*PAGES, 'index')
+)
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'
 copyright = 'the contributors, MIT license'
 root_doc = 'index'
-include_patterns = [f'{page}.*' for page in (root_doc, *PAGES)]
+include_patterns = [f'{page}.*' for page in (root_doc, *PAGES, *SOLUTIONS)]
 extensions = [
     'myst_nb',
     'sphinxcontrib.bibtex',
@@ -86,6 +93,10 @@ CITATION = re.compile(
         '|'.join(sorted({year for _, year in NAMES})),
     )
 )
+# JupyterLab finds the cell of a solution, a page its heading
+SOLUTION_LINK = re.compile(
+    r'(?<=\]\()(solutions/\w+\.ipynb#)cell-id=(?=exercise-\d+\))'
+)
 FIGURE_LINK = re.compile(r'\[([^\]]+)\]\(\w*(?:\.ipynb)?#(fig-[\w-]+)\)')
 
 
@@ -103,6 +114,7 @@ def prepare_text(text):
     text = re.sub('<!-- badges -->.*?<!-- /badges -->', '', text, flags=re.S)
     text = text.split('\n## References\n')[0]
     text = CITATION.sub(cite, text)
+    text = SOLUTION_LINK.sub(r'\1', text)
     return FIGURE_LINK.sub(r'[\1](#\2) ({numref}`\2`)', text)
 
 
@@ -116,9 +128,28 @@ def prepare_code(cell):
         cell['source'] = rest
 
 
+FRAME = re.compile(
+    r'<div><iframe title="Try the model".*</iframe></div>', re.S
+)
+
+
+def model_frame(match):
+    """From `<!-- model of bert -->` to the page that the notebook keeps."""
+    path = CHAPTER / f'{match.group(1)}.ipynb'
+    for cell in json.loads(path.read_text('utf-8'))['cells']:
+        for output in cell.get('outputs', []):
+            text = ''.join(output.get('data', {}).get('text/html', ''))
+            if FRAME.fullmatch(text):
+                return f'``````{{raw}} html\n{text}\n``````'
+    raise ValueError(f'{path.name} keeps no model in a page')
+
+
 def prepare(app, docname, source):
     """Prepares the source of a page, and adds what joins the pages."""
-    if docname == 'bibliography':
+    if docname == 'try_it':
+        pattern = r'<!-- model of (\w+) -->'
+        source[0] = re.sub(pattern, model_frame, source[0])
+    if docname in ('try_it', 'bibliography'):
         return
     notebook = json.loads(source[0])
     cells = notebook['cells']
@@ -127,6 +158,8 @@ def prepare(app, docname, source):
             cell['source'] = prepare_text(''.join(cell['source']))
         elif cell['cell_type'] == 'code':
             prepare_code(cell)
+    if docname in SOLUTIONS:
+        notebook['metadata']['orphan'] = True
     if docname == root_doc:
         pages = '\n'.join(PAGES)
         cells[-1]['source'] += f'\n\n```{{toctree}}\n:hidden:\n{pages}\n```\n'
@@ -139,7 +172,7 @@ def prepare(app, docname, source):
 def figure_name(docname, caption):
     """'t5', 'Bucket against offset' -> 'fig-t5-bucket-against-offset'."""
     words = re.findall('[a-z0-9]+', caption.lower())
-    return '-'.join(['fig', docname, *words[:6]])
+    return '-'.join(['fig', docname.replace('/', '-'), *words[:6]])
 
 
 class Figures(SphinxTransform):

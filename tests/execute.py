@@ -1,8 +1,10 @@
 """Re-executes notebooks in place: python tests/execute.py [notebook ...]
 
-A notebook is written back whole, with clean metadata, or not at all. Where
-the environment variable CHAPTER_SEED is set, that number is added to every
-seed, and nothing is written.
+A notebook is written back whole, with clean metadata, or not at all. Weights
+that it holds in a page stay as they are stored, unless the first argument is
+--new-weights; see tests/frames.py. Where the environment variable
+CHAPTER_SEED is set, that number is added to every seed, and nothing is
+written.
 """
 
 import os
@@ -13,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import nbformat
+from frames import frames_of, keep_weights
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -34,6 +37,20 @@ KERNELSPEC = {
 }
 SEEDED = Path(__file__).with_name('seeded')  # what moves the seeds
 METADATA = {'tags', 'reason', 'jupyter', 'cellView'}
+
+
+def notebooks(chapter=CHAPTER):
+    """The paths of the chapter's notebooks, then those of the solutions."""
+    return [
+        *sorted(chapter.glob('*.ipynb')),
+        *sorted(chapter.glob('solutions/*.ipynb')),
+    ]
+
+
+def name_of(path):
+    """What a notebook is called in the chapter: 'solutions/gpt.ipynb'."""
+    inside = path.parent.name == 'solutions'
+    return f'solutions/{path.name}' if inside else path.name
 
 
 class NotebookError(Exception):
@@ -107,6 +124,19 @@ def peak_mib(pid):
     return None
 
 
+def cpu_seconds(pid):
+    """CPU seconds of a running process and of those that it has waited for.
+
+    None where unknown.
+    """
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return None
+    ticks = map(int, stat.rpartition(')')[2].split()[11:15])
+    return sum(ticks) / os.sysconf('SC_CLK_TCK')
+
+
 def write_whole(path, text):
     """Writes a text file whole or not at all."""
     temporary = path.with_name(path.name + '.tmp')
@@ -159,10 +189,11 @@ def clean(nb):
     return nb
 
 
-def execute(path, timeout=300):
+def execute(path, timeout=300, new_weights=False):
     """Runs one notebook in a fresh kernel and writes it back.
 
-    Returns seconds and peak MiB. Raises NotebookError, which names the code
+    Weights in its pages stay as they are unless `new_weights`. Returns
+    seconds and peak MiB. Raises NotebookError, which names the code
     cell (counted from 1), and leaves the file as it was if a cell raises,
     kills the kernel, writes to stderr, shows what cannot be stored or takes
     more than `timeout` seconds.
@@ -171,6 +202,7 @@ def execute(path, timeout=300):
     nb = nbformat.read(path, as_version=4)
     code_cells = [c for c in nb.cells if c.cell_type == 'code']
     number = {id(cell): i for i, cell in enumerate(code_cells, 1)}
+    stored = {cell.get('id'): frames_of(cell) for cell in code_cells}
     now, peaks = [0], [0.0]
     for cell in code_cells:
         cell.outputs, cell.execution_count = [], None
@@ -213,6 +245,9 @@ def execute(path, timeout=300):
                     f'{path}: code cell {number[id(cell)]} wrote to stderr:\n'
                     f'{out.text}'
                 )
+    for cell in code_cells if not new_weights else []:
+        for pair in zip(frames_of(cell), stored[cell.get('id')], strict=False):
+            keep_weights(*pair)
     if not os.environ.get('CHAPTER_SEED'):
         text = nbformat.writes(clean(nb))
         write_whole(path, text.rstrip('\n') + '\n')
@@ -220,14 +255,17 @@ def execute(path, timeout=300):
 
 
 def main(arguments):
-    paths = [Path(a) for a in arguments] or sorted(CHAPTER.glob('*.ipynb'))
+    new_weights = arguments[:1] == ['--new-weights']
+    arguments = arguments[new_weights:]
+    paths = [Path(a) for a in arguments] or notebooks()
     for path in paths:
         try:
-            seconds, peak = execute(path)
+            seconds, peak = execute(path, new_weights=new_weights)
         except (NotebookError, OSError) as error:
             print(error, file=sys.stderr)
             return 1
-        print(f'{path.name}: {seconds:.0f} s, {peak:.0f} MiB', flush=True)
+        line = f'{name_of(path)}: {seconds:.0f} s, {peak:.0f} MiB'
+        print(line, flush=True)
     return 0
 
 

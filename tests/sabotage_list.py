@@ -31,6 +31,7 @@ class Sabotage(NamedTuple):
 UTILS = 'utils.py'
 CSV = 'chapter_large_pretraining/studies/scaling.csv'
 LAWS = 'chapter_large_pretraining/laws.py'
+IN_PAGE = 'chapter_large_pretraining/in_page.py'
 PROCESSES = 'chapter_large_pretraining/processes.py'
 FIGURES = 'chapter_large_pretraining/published/figures.py'
 BITS = 'chapter_large_pretraining/studies/compression.csv'
@@ -43,6 +44,9 @@ MIXTURES = 'chapter_large_pretraining/studies/mixtures.csv'
 BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
 EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
+PREFERENCES = 'chapter_large_pretraining/studies/preferences.csv'
+INSTRUCTIONS = 'chapter_large_pretraining/studies/instructions.csv'
+REASONING = 'chapter_large_pretraining/studies/reasoning.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 PICTURES = 'chapter_large_pretraining/corpora/pictures.py'
 DIGITS = 'chapter_large_pretraining/studies/digits.csv'
@@ -286,6 +290,19 @@ BERT = Sabotage(
     runs=(
         (
             Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no probe more than one point in a hundred',),
+            ),
+        ),
+        (
+            Patch(
                 'no token is hidden',
                 (
                     (
@@ -401,8 +418,8 @@ BERT = Sabotage(
                 'a car is mentioned twice',
                 (
                     (
-                        'anna bought a red rose in paris',
-                        'anna bought a red car in rome',
+                        'anna bought a red rose in paris . the <mask>',
+                        'anna bought a red car in rome . the <mask>',
                     ),
                 ),
                 ('a car is guessed where a car was mentioned',),
@@ -1100,6 +1117,19 @@ T5 = Sabotage(
 
 T5_TASKS = Sabotage(
     runs=(
+        (
+            Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs no task more than one point in a hundred',),
+            ),
+        ),
         (
             Patch(
                 'four tasks are trained for one step',
@@ -2281,6 +2311,19 @@ IN_CONTEXT = Sabotage(
     runs=(
         (
             Patch(
+                'weights in a page are -1, 0 or 1',
+                (
+                    (
+                        'np.float32(most / (2 ** (bits - 1) - 1))',
+                        'np.float32(most)',
+                        IN_PAGE,
+                    ),
+                ),
+                ('rounding costs at most one answer in a hundred',),
+            ),
+        ),
+        (
+            Patch(
                 'nothing is learned',
                 (
                     (
@@ -3340,6 +3383,451 @@ SCALING_MACHINES = Sabotage(
     definitional={},
 )
 
+AFTER_PRETRAINING = Sabotage(
+    runs=(
+        (
+            Patch(
+                'the winner is taken for the loser',
+                (
+                    (
+                        (
+                            'loss = -F.logsigmoid(beta * (gained[0] - '
+                            'gained[1]))'
+                        ),
+                        (
+                            'loss = -F.logsigmoid(beta * (gained[1] - '
+                            'gained[0]))'
+                        ),
+                    ),
+                ),
+                (
+                    (
+                        'a step makes the winner likelier and the '
+                        'loser less likely'
+                    ),
+                ),
+            ),
+            Patch(
+                'no prose is read',
+                (
+                    (
+                        'base = asking.base(0, asking.STEPS)',
+                        'base = asking.base(0, 20)',
+                    ),
+                ),
+                (
+                    (
+                        'after it, more than half of those about a '
+                        'task without dialogues'
+                    ),
+                    (
+                        'the base model, asked in its own prose, '
+                        'knew more than nine in ten'
+                    ),
+                ),
+            ),
+            Patch(
+                (
+                    'the overfit reward model begins as the '
+                    'policy, and the gradient is penalized'
+                ),
+                (
+                    (
+                        "judging.judged(0, 400, 'overfit')",
+                        "judging.judged(0, 400, 'policy')",
+                    ),
+                    (
+                        "judging.Run('gradient', 'overfit', 400, 0.0,",
+                        "judging.Run('gradient', 'overfit', 400, 0.5,",
+                    ),
+                ),
+                (
+                    (
+                        'the overfit one is right on hidden words in '
+                        'two of three cases at most'
+                    ),
+                    ('of them it is surer than it is right, by a quarter'),
+                    (
+                        'of 1,024 the best by the other is in truth '
+                        '0.2 below that'
+                    ),
+                    (
+                        'without a penalty one sentence is a quarter '
+                        'of what is written'
+                    ),
+                    ('the reward model scores the end 5 above the beginning'),
+                ),
+            ),
+            Patch(
+                'the chain is not trained',
+                (
+                    (
+                        "chained = learn_sums('chain', adding.STEPS)",
+                        "chained = learn_sums('chain', 20)",
+                    ),
+                ),
+                (
+                    (
+                        'six digits: the chain is right in most '
+                        'cases, at once in few'
+                    ),
+                    (
+                        'with a wrong second sum fewer than a fifth '
+                        'of the answers stay'
+                    ),
+                    ('with six digits, three in ten are one too high'),
+                ),
+            ),
+            Patch(
+                'all paths are in the order of the places',
+                (
+                    (
+                        "vote_run = adding.Run('own order',",
+                        "vote_run = adding.Run('fixed order',",
+                    ),
+                ),
+                (
+                    (
+                        'a vote of 40 paths is 15 points above one '
+                        'path that is drawn'
+                    ),
+                ),
+            ),
+            Patch(
+                ('the bare question and the template are exchanged'),
+                (
+                    (
+                        "ways = {'bare question': asked,",
+                        "ways = {'bare question': chat.format(asked),",
+                    ),
+                    ("'template': chat.format(asked)}", "'template': asked}"),
+                ),
+                (
+                    ('a bare question is mostly answered by nothing at all'),
+                    (
+                        'the template names 30 capitals more of 100 '
+                        'than the question'
+                    ),
+                    'and 5 more than the begun sentence',
+                ),
+            ),
+            Patch(
+                'it may say one token only',
+                (('[*capitals][::4]], 8)', '[*capitals][::4]], 1)'),),
+                (
+                    (
+                        'asked for one word it says a sentence, nine '
+                        'times in ten'
+                    ),
+                ),
+            ),
+            Patch(
+                ('what it says step by step is taken for the truth'),
+                (
+                    (
+                        'truths_of = [str(a + b) for a, b in terms]',
+                        (
+                            "truths_of = [(found or ['none'])[-1] for "
+                            'found in\n                 '
+                            "written_sums['step by step']]"
+                        ),
+                    ),
+                ),
+                (
+                    ('most sums are wrong, at once and step by step'),
+                    (
+                        'step by step the last number gains less than '
+                        'ten points'
+                    ),
+                ),
+            ),
+        ),
+        (
+            Patch(
+                'the tuned model is asked before it is tuned',
+                (("{'base': ask(base),", "{'base': ask(tuned),"),),
+                (
+                    (
+                        'before tuning fewer than a tenth of the '
+                        'questions are answered'
+                    ),
+                ),
+            ),
+            Patch(
+                ('the reward model that begins as the policy is overfit'),
+                (
+                    (
+                        "judging.judged(0, 400, 'policy')",
+                        "judging.judged(0, 400, 'overfit')",
+                    ),
+                ),
+                (
+                    (
+                        'the one begun as the policy is right in 3 '
+                        'of 4 cases, of both'
+                    ),
+                    'and not surer than that, to a tenth',
+                    (
+                        'the truth follows the one begun as the '
+                        'policy, by more than 0.5'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of preferences.csv',
+                (
+                    (
+                        '0.024 0.259 0.299 0.301 0.191 -0.163',
+                        '0.024 0.259 0.299 0.301 0.301 0.301',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.047 0.715 0.775 0.773 0.578 0.469',
+                        '0.047 0.715 0.775 0.773 0.578 -0.469',
+                        PREFERENCES,
+                    ),
+                    (
+                        '-0.029 0.746 0.944 0.960 0.972 0.983',
+                        '-0.029 0.746 0.944 0.960 0.972 0.183',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.047 0.357 0.000 0.000 0.000 0.000',
+                        '0.047 0.357 0.000 0.000 0.000 0.900',
+                        PREFERENCES,
+                    ),
+                    (
+                        ',0.942 0.931,0.59765625,',
+                        ',0.942 0.931,0.19765625,',
+                        PREFERENCES,
+                    ),
+                    (
+                        (
+                            '0.066 0.330 0.172 0.201 0.363 '
+                            '0.199,0.894875168800354,0.799'
+                        ),
+                        (
+                            '0.066 0.000 0.000 0.000 0.000 '
+                            '0.000,0.894875168800354,0.299'
+                        ),
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.066 0.256 0.170 0.268 0.193 0.252',
+                        '0.066 0.000 0.000 0.000 0.000 0.000',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.047 0.361 0.396 0.326 0.287 0.410',
+                        '0.047 0.361 0.396 0.326 0.287 0.910',
+                        PREFERENCES,
+                    ),
+                    (
+                        '0.018 0.697 0.793 0.744 0.393 0.609',
+                        '0.018 0.697 0.793 0.744 0.393 0.793',
+                        PREFERENCES,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: in the mean of the seeds the best '
+                        'of 1,024 by the overfit model is in truth '
+                        '0.3 below the best of fewer'
+                    ),
+                    (
+                        'recorded: by the one begun as the policy it '
+                        'is 0.5 above that'
+                    ),
+                    (
+                        'recorded: the gradient without a penalty '
+                        'ends below 0.1 in truth by both that began '
+                        'at random'
+                    ),
+                    (
+                        'recorded: with the penalty most sentences '
+                        'differ, in every run'
+                    ),
+                    (
+                        'recorded: fine-tuning on the winners gains '
+                        '0.2 over the first policy'
+                    ),
+                    (
+                        'recorded: DPO at its best gains 0.2 more, '
+                        'in every seed'
+                    ),
+                    (
+                        'recorded: DPO with small beta and high rate '
+                        'ends 0.15 below its best, in the mean; '
+                        'winners at that rate, less than 0.1'
+                    ),
+                    (
+                        'recorded: at the last look every setting of '
+                        'DPO is ahead of both of fine-tuning'
+                    ),
+                    (
+                        'recorded: with it six of nine runs end 0.2 '
+                        'truer, none 0.1 less true'
+                    ),
+                    (
+                        'recorded: one begun as the policy is right '
+                        'on three hidden words of four, and no other'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of reasoning.csv',
+                (
+                    (
+                        'chain,900,1,0.995 0.937 0.855 0.906 0.860',
+                        'chain,900,1,0.995 0.937 0.855 0.906 0.160',
+                        REASONING,
+                    ),
+                    ('dots,900,1,0.053', 'dots,900,1,0.953', REASONING),
+                    (
+                        '1.000 1.000 0.995 0.950 0.890',
+                        '1.000 1.000 0.995 0.950 0.190',
+                        REASONING,
+                    ),
+                    (
+                        'shuffled chain,900,1,1.000',
+                        'shuffled chain,900,1,0.500',
+                        REASONING,
+                    ),
+                    (
+                        '1.000 1.000 0.127 0.069 0.085',
+                        '1.000 1.000 0.127 0.069 0.985',
+                        REASONING,
+                    ),
+                    (
+                        '1.000 1.000 0.995 0.139',
+                        '1.000 1.000 0.495 0.139',
+                        REASONING,
+                    ),
+                    (
+                        'shuffled kept chain,900,1,1.000',
+                        'shuffled kept chain,900,1,0.500',
+                        REASONING,
+                    ),
+                    (
+                        'shuffled kept labels,3600,1,0.685 0.940 0.910',
+                        'shuffled kept labels,3600,1,0.685 0.940 0.410',
+                        REASONING,
+                    ),
+                    (
+                        'four blocks",900,2,0.805 1.000 1.000',
+                        'four blocks",900,2,0.805 1.000 0.400',
+                        REASONING,
+                    ),
+                    (
+                        'four blocks",900,1,0.805 1.000 1.000 0.115 0.075',
+                        'four blocks",900,1,0.805 1.000 1.000 0.115 0.975',
+                        REASONING,
+                    ),
+                    (
+                        '0.879,0.725 0.874 0.962 0.956',
+                        '0.879,0.925 0.874 0.962 0.956',
+                        REASONING,
+                    ),
+                    (
+                        '0.126,0.143 0.132 0.126 0.126',
+                        '0.126,0.143 0.132 0.126 0.926',
+                        REASONING,
+                    ),
+                    (
+                        '0.885,0.676 0.808 0.857 0.885',
+                        '0.385,0.676 0.808 0.857 0.885',
+                        REASONING,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: answers at once, and after dots, '
+                        'are guesses with two digits'
+                    ),
+                    (
+                        'recorded: with six digits every chain is '
+                        'right in most cases'
+                    ),
+                    (
+                        'recorded: so are, without a chain, labels '
+                        'and the curriculum'
+                    ),
+                    (
+                        'recorded: shuffled, every chain is right in '
+                        'nine of ten cases'
+                    ),
+                    (
+                        'recorded: with six digits no rival is right '
+                        'in three of ten'
+                    ),
+                    (
+                        'recorded: four times the steps bring labels '
+                        'to four digits, not to five'
+                    ),
+                    (
+                        'recorded: the chain is right in nine of ten '
+                        'cases of new strings'
+                    ),
+                    (
+                        'recorded: longer, labels are as right on '
+                        'four new digits as on others'
+                    ),
+                    (
+                        'recorded: with four blocks labels follow four '
+                        'shuffles after as many steps as a chain, '
+                        'with two they do not'
+                    ),
+                    (
+                        'recorded: six shuffles are guesses with four '
+                        'blocks, too'
+                    ),
+                    (
+                        'recorded: with free orders the vote gains '
+                        '15 points, in every seed'
+                    ),
+                    ('recorded: with a fixed order it gains less than five'),
+                    (
+                        'recorded: the greedy path of free orders is '
+                        'nearly as good as the vote'
+                    ),
+                ),
+            ),
+            Patch(
+                'changed rows of instructions.csv',
+                (
+                    ('0.9798387289047241', '0.1', INSTRUCTIONS),
+                    ('0.95652174949646,', '0.1,', INSTRUCTIONS),
+                    (
+                        'plain,0,8,1200,1,0.0,0.0,0.0,1.0,0.0',
+                        'plain,0,8,1200,1,0.0,0.0,0.0,1.0,0.9',
+                        INSTRUCTIONS,
+                    ),
+                ),
+                (
+                    (
+                        'recorded: four tasks answer the held-out '
+                        'one better than one does'
+                    ),
+                    (
+                        'recorded: eight phrasings carry to new ones '
+                        'better than one does'
+                    ),
+                    (
+                        'recorded: four answers in the prompt do not '
+                        'do it, with or without the template'
+                    ),
+                ),
+            ),
+        ),
+    ),
+    definitional={
+        'the gradient is the probability of the surprise, up and down': (
+            'the derivative of the logistic loss, by hand'
+        ),
+    },
+    recorded=(),
+)
+
 VISION = Sabotage(
     runs=(
         (
@@ -3705,6 +4193,7 @@ SABOTAGE = {
     'gpt': GPT,
     'gpt_today': GPT_TODAY,
     'in_context': IN_CONTEXT,
+    'after_pretraining': AFTER_PRETRAINING,
     'scaling': SCALING,
     'scaling_machines': SCALING_MACHINES,
     'vision': VISION,

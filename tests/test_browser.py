@@ -6,24 +6,22 @@ without it.
 
 import functools
 import http.server
-import re
-import shutil
 import threading
 from platform import python_version
 
 import nbformat
 import pytest
+from chromium import watched, without_browser
 from execute import CHAPTER
-from playwright.sync_api import sync_playwright
+from frames import data_of
 from site_build import build_site
-from test_explorer import data_of, stored_pages
+from test_explorer import stored_pages
 from test_lab import running_lab
 
-BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
-PAGES += ['scaling', 'scaling_machines', 'vision', 'bibliography', 'search']
+PAGES += ['after_pretraining', 'scaling', 'scaling_machines', 'vision']
+PAGES += ['multimodal', 'try_it', 'bibliography', 'search']
 EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},
@@ -36,10 +34,7 @@ SCREENS = {
 }
 INSIDE = r'(https?|wss?)://127\.0\.0\.1|data:|blob:|about:'
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here'),
-]
+pytestmark = [pytest.mark.slow, without_browser]
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -58,44 +53,18 @@ def site(tmp_path_factory):
     server.shutdown()
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as playwright:
-        options = {'executable_path': CHROMIUM, 'args': ['--no-sandbox']}
-        browser = playwright.chromium.launch(**options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser):
     """Opens pages, and in the end checks what they asked for and logged."""
-    contexts, trouble = [], []
+    with watched(browser, INSIDE) as new_page:
 
-    def hear(message):
-        if message.type in ('error', 'warning'):
-            trouble.append(message.text)
+        def open_page(url, **options):
+            page = new_page(**options)
+            page.goto(url)
+            return page
 
-    def allow(request):
-        if not re.match(INSIDE, request.url):
-            trouble.append(f'asked for {request.url}')
-
-    def open_page(url, **options):
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(15_000)
-        page = contexts[-1].new_page()
-        page.on('console', hear)
-        page.on('pageerror', lambda error: trouble.append(str(error)))
-        page.on('request', allow)
-        page.on('requestfailed', lambda r: trouble.append(f'no {r.url}'))
-        page.goto(url)
-        return page
-
-    open_page.trouble = trouble
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert sorted(set(trouble)) == []
+        open_page.trouble = new_page.trouble
+        yield open_page
 
 
 # The site
@@ -116,7 +85,7 @@ def test_pages_open(name, screen, site, open_page):
     page.wait_for_function("""[...document.images].every(
         image => image.complete && image.naturalWidth > 0)""")
     formulas = page.locator('.math').count()
-    assert formulas > 0 or name in ('bibliography', 'search')
+    assert formulas > 0 or name in ('try_it', 'bibliography', 'search')
     if formulas:
         page.wait_for_function(
             f"document.querySelectorAll('mjx-container').length >= {formulas}"
@@ -245,6 +214,62 @@ def test_explorer_can_be_read_in_light_and_dark(site, open_page):
         assert ratio > 7
 
 
+# The models
+
+
+MODELS = {  # what is written, and what must be in the answer
+    'in_context': ('peru -> spanish ; brazil ->', 'portuguese'),
+    'bert': ('we love the old <mask> .', ' 0.'),
+    't5_tasks': ('the nurse sees a cat .', "l' infirmière voit un chat ."),
+}
+
+
+def use_model(frame, name):
+    """Writes something, by hand, and looks at what comes."""
+    text, wanted = MODELS[name]
+    frame.locator('#guesses li').first.wait_for()
+    field = frame.locator('#text')
+    if name == 't5_tasks':
+        frame.get_by_role('radio', name='translate').check()
+    field.fill('')
+    field.press_sequentially(f'{text}x'[:-2])
+    field.press('Backspace')
+    field.press_sequentially(text[-2:])
+    if name == 'bert':
+        frame.locator('#words [aria-pressed=true]').click()
+    assert wanted in frame.locator('#answer').inner_text()
+    assert frame.locator('#notes').inner_text() == ''
+    assert frame.locator('#best-part').is_visible() == (name == 'in_context')
+    frame.locator('#heads label').last.click()
+    frame.locator('#queries button').first.click()
+    assert 'looks at' in frame.locator('#summary').inner_text()
+    field.fill('</script> $$ 🙂')
+    assert frame.locator('mark').count() == 3
+    frame.locator('#examples button').first.click()
+    assert frame.locator('mark').count() == 0
+
+
+@pytest.mark.parametrize('screen', SCREENS)
+def test_models_answer_on_the_site(screen, site, open_page):
+    page = open_page(f'{site}/try_it.html', **SCREENS[screen])
+    frames = page.locator('iframe[title="Try the model"]')
+    assert frames.count() == len(MODELS)
+    for i, name in enumerate(MODELS):
+        frames.nth(i).scroll_into_view_if_needed()
+        frame = frames.nth(i).content_frame
+        use_model(frame, name)
+        page.wait_for_timeout(100)
+        assert fits(frame)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_models_stand_in_their_notebooks(name, site, open_page):
+    page = open_page(f'{site}/{name}.html', **SCREENS['desktop, light'])
+    frame = page.locator('iframe[title="Try the model"]')
+    frame.scroll_into_view_if_needed()
+    use_model(frame.content_frame, name)
+
+
 # JupyterLab
 
 
@@ -292,6 +317,18 @@ def test_notebooks_open_in_jupyterlab(name, lab, open_page):
     assert figure.first.is_visible()
 
 
+def test_an_exercise_leads_to_its_solution_in_jupyterlab(lab, open_page):
+    page = open_notebook(open_page, lab, 'index')
+    links = page.get_by_role('link', name='Solution', exact=True)
+    scroll_to(page, links)
+    links.nth(2).click()
+    heading = page.locator('h2[data-jupyter-id="Exercise-3"]')
+    heading.wait_for(timeout=60_000)
+    page.wait_for_timeout(2000)
+    box = heading.bounding_box()
+    assert 0 < box['y'] < 600  # it has scrolled to it
+
+
 def test_index_runs_in_jupyterlab(lab, open_page):
     page = open_notebook(open_page, lab, 'index')
     page.locator('.jp-Cell').first.click()
@@ -325,3 +362,13 @@ def test_explorers_in_jupyterlab(name, lab, open_page):
     use_explorer(frame, stored_data(name), hover=True)
     page.wait_for_timeout(100)
     assert fits(frame)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_models_answer_in_jupyterlab(name, lab, open_page):
+    page = open_notebook(open_page, lab, name)
+    frame = page.locator('iframe[title="Try the model"]')
+    scroll_to(page, frame)
+    use_model(frame.first.content_frame, name)
+    page.wait_for_timeout(100)
+    assert fits(frame.first.content_frame)

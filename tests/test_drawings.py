@@ -12,7 +12,7 @@ from execute import ROOT
 
 IMG = ROOT / 'img'
 NAMES = sorted(path.name for path in IMG.glob('*.svg'))
-STORED = {'in-context-learning.svg', 'power-laws.svg'}
+STORED = {'in-context-learning.svg', 'power-laws.svg', 'try-it.svg'}
 DRAWN = sorted(set(NAMES) - STORED)
 TEXT = '{http://www.w3.org/2000/svg}text'
 RECT = '{http://www.w3.org/2000/svg}rect'
@@ -118,6 +118,7 @@ def test_notebooks_show_the_drawings_as_they_are():
         't5',
         'gpt',
         'in_context',
+        'after_pretraining',
         'vision',
     ):
         shown |= stored_drawings(name)

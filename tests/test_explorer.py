@@ -1,13 +1,13 @@
 """Tests of the attention explorer as text; test_browser.py uses it."""
 
 import html
-import json
 import re
 
 import nbformat
 import pytest
 import torch
 from execute import CHAPTER
+from frames import data_of, frames_of, page_of
 from nbcompare import difference
 from nbformat.v4 import new_output
 
@@ -20,18 +20,6 @@ def random_maps(*shape, seed=0):
     return torch.softmax(torch.randn(shape, generator=generator), dim=-1)
 
 
-def page_of(output):
-    """The page inside the frame."""
-    srcdoc = re.search(r'srcdoc="([^"]*)"', output['text/html']).group(1)
-    return html.unescape(srcdoc)
-
-
-def data_of(page):
-    scripts = re.findall(r'<script[^>]*>(.*?)</script>', page, re.DOTALL)
-    assert len(scripts) == 2
-    return json.loads(scripts[0])
-
-
 def test_two_outputs_explorer_and_picture(shown):
     maps = random_maps(2, 3, 4, 4)
     figures.explore_attention(['I', 'love', 'red', 'cars'], maps)
@@ -39,7 +27,7 @@ def test_two_outputs_explorer_and_picture(shown):
     assert frame['text/html'].startswith('<div><iframe ')
     assert frame['text/html'].endswith('</iframe></div>')
     assert picture.keys() == {'image/svg+xml', 'text/plain'}
-    data = data_of(page_of(frame))
+    data = data_of(page_of(frame['text/html']))
     assert data['queries'] == data['keys'] == ['I', 'love', 'red', 'cars']
     read = torch.tensor(data['maps']).view(2, 3, 4, 4) / 1000
     torch.testing.assert_close(read, maps, atol=5.1e-4, rtol=0)
@@ -52,7 +40,7 @@ def test_queries_and_keys_of_an_encoder_decoder(shown):
     maps = random_maps(1, 2, 2, 5)
     maps[0, 1, 0] = torch.tensor([0, 0, 1, 0, 0])
     figures.explore_attention(['a', 'b'], maps, keys=list('vwxyz'), alt='Alt.')
-    data = data_of(page_of(shown[0]))
+    data = data_of(page_of(shown[0]['text/html']))
     assert data['queries'] == ['a', 'b']
     assert data['keys'] == list('vwxyz')
     assert data['maps'][0][1][:5] == [0, 0, 1000, 0, 0]
@@ -66,7 +54,7 @@ def test_every_token_is_escaped(shown):
     # nothing ends the attribute early
     assert re.fullmatch(r'<div><iframe [^<>]*></iframe></div>', frame)
     assert frame.count('"') == 6
-    assert data_of(page_of(shown[0]))['queries'] == tokens
+    assert data_of(page_of(shown[0]['text/html']))['queries'] == tokens
 
 
 def test_size_and_nothing_from_outside():
@@ -118,15 +106,20 @@ def test_notebooks_compare_the_frame_but_not_its_weights():
     assert difference(output(0.5), [])
 
 
-def stored_pages(name):
-    """The explorers that a notebook stores, as pages."""
+def stored_frames(name, title='Attention explorer'):
+    """The frames of one title that a notebook stores."""
     notebook = nbformat.read(CHAPTER / f'{name}.ipynb', as_version=4)
     return [
-        page_of(output.data)
+        output.data['text/html']
         for cell in notebook.cells
-        for output in cell.get('outputs', [])
-        if 'srcdoc' in output.get('data', {}).get('text/html', '')
+        for output in frames_of(cell)
+        if f'title="{title}"' in output.data['text/html']
     ]
+
+
+def stored_pages(name):
+    """The explorers that a notebook stores, as pages."""
+    return [page_of(frame) for frame in stored_frames(name)]
 
 
 @pytest.mark.parametrize('name', ['bert', 't5_tasks', 'gpt'])

@@ -65,7 +65,7 @@ def test_a_drawing_is_shown_with_its_text(shown):
     assert shown[0]['text/plain'].startswith(
         'Pretraining BERT. Left: seven tokens'
     )
-    with pytest.raises(ValueError, match="'bart'; there are bert-finetuning,"):
+    with pytest.raises(ValueError, match="'bart'; there are after-pre"):
         show_drawing('bart')
 
 

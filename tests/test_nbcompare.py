@@ -10,10 +10,11 @@ from platform import python_version
 
 import nbformat
 import pytest
-from execute import execute
+from execute import cpu_seconds, execute
 from nbcompare import (
     cell_problem,
     difference,
+    is_too_slow,
     memory_limit,
     missing,
     notebook_problems,
@@ -246,6 +247,17 @@ def test_an_ignored_output_needs_a_reason():
     assert problem('1', tags=tags, reason='it is a time') is None
     for reason in ('', ' '):
         assert 'reason' in problem('1', tags=tags, reason=reason)
+
+
+def test_solutions_have_a_limit_of_processor_time():
+    before = cpu_seconds(os.getpid())
+    sum(range(3_000_000))  # more than a tick
+    assert before < cpu_seconds(os.getpid()) < before + 10
+    assert cpu_seconds(2**30) is None
+    assert not is_too_slow('solutions/gpt.ipynb', 59)
+    assert is_too_slow('solutions/gpt.ipynb', 61)
+    assert not is_too_slow('solutions/gpt.ipynb', None)
+    assert not is_too_slow('gpt.ipynb', 61)
 
 
 def test_a_notebook_with_a_large_model_may_take_more_memory():

@@ -23,15 +23,15 @@ from badges import (
     main,
     rewrite_notebook,
 )
-from execute import CHAPTER, KERNELSPEC, ROOT
+from execute import CHAPTER, KERNELSPEC, ROOT, name_of, notebooks
 from nbcompare import cell_problem, notebook_problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 REPO = 'someone/some-book'
-NOTEBOOKS = sorted(CHAPTER.glob('*.ipynb'))
+NOTEBOOKS = notebooks()
 BOOKS = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
 BOOKS += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-BOOKS += ['scaling_machines', 'vision']
+BOOKS += ['after_pretraining', 'scaling_machines', 'vision', 'multimodal']
 MACHINE_PATH = re.compile(
     r'(?<![\w.])/(?:home|Users|root|tmp|work|content|opt|mnt)/|[A-Z]:\\\\'
 )
@@ -84,9 +84,9 @@ def notebook_faults(path):
     if not code or not code[0].source.startswith(FIRST_LINE):
         return [*faults, 'no bootstrap']
     repo = repository(code[0].source)
-    if code[0].source != bootstrap(repo, path.name):
+    if code[0].source != bootstrap(repo, name_of(path)):
         faults.append('bootstrap differs from tests/badges.py')
-    if badges(repo, path.name) not in nb.cells[0].source:
+    if badges(repo, name_of(path)) not in nb.cells[0].source:
         faults.append('badges')
     count = 0
     for cell in code:
@@ -101,7 +101,7 @@ def notebook_faults(path):
     return faults
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name_of)
 def test_notebook_file(path):
     assert notebook_faults(path) == []
 
@@ -192,7 +192,8 @@ def test_sections_that_can_be_left_out_define_nothing_used_later(name):
 
 
 def write_notebook(path, repo=REPO):
-    block = badges(repo, path.name)
+    name = name_of(path)
+    block = badges(repo, name)
     info = {'name': 'python', 'version': '3.11.7'}
     nb = new_notebook()
     nb.metadata.update(kernelspec=KERNELSPEC, language_info=info)
@@ -200,7 +201,7 @@ def write_notebook(path, repo=REPO):
     nb.cells = [
         new_markdown_cell(f'# Überschrift\n\n{block}\n\nText'),
         new_code_cell(
-            bootstrap(repo, path.name), execution_count=1, metadata=FOLDED
+            bootstrap(repo, name), execution_count=1, metadata=FOLDED
         ),
         new_code_cell('1', execution_count=2),
     ]
@@ -327,6 +328,17 @@ def test_the_first_cell_does_nothing_elsewhere(tmp_path):
     assert files == {'book', 'book/chapter', 'modules'}
 
 
+def test_the_first_cell_of_solutions_goes_up_to_the_chapter(tmp_path):
+    chapter, modules = tmp_path / 'chapter', tmp_path / 'modules'
+    modules.mkdir()
+    for folder in ('corpora', 'solutions'):
+        (chapter / folder).mkdir(parents=True)
+    here = run_cell(
+        chapter / 'solutions', modules, notebook='solutions/index.ipynb'
+    )
+    assert here == [str(chapter), str(tmp_path), str(chapter), '1', '1']
+
+
 FAKE_PIP = """
 import pathlib, sys
 folder = pathlib.Path(__file__).parents[1]
@@ -373,7 +385,8 @@ def test_the_first_cell_on_colab(tmp_path):
     assert run_cell(expected[0], modules, '', colab) == expected
     assert read(modules / 'log').splitlines() == [*log, log[-1]]
     # a notebook that uses more tries to get it, and goes on without
-    for notebook, extras in EXTRAS.items():
+    solutions = {f'solutions/{name}': EXTRAS[name] for name in EXTRAS}
+    for notebook, extras in (EXTRAS | solutions).items():
         (modules / 'log').unlink()
         start = (content, modules, '', colab, notebook)
         assert run_cell(*start) == expected
@@ -393,8 +406,8 @@ def test_the_first_cell_on_colab(tmp_path):
 @pytest.fixture
 def book(tmp_path):
     chapter = tmp_path / CHAPTER.name
-    chapter.mkdir()
-    for name in ('index', 'gpt'):
+    (chapter / 'solutions').mkdir(parents=True)
+    for name in ('index', 'gpt', 'solutions/gpt'):
         write_notebook(chapter / f'{name}.ipynb', 'old-owner/old')
     block = badges('old-owner/old', 'index.ipynb')
     (tmp_path / 'README.md').write_text(f'# Book\n\n{block}\n\nText\n')
@@ -409,7 +422,7 @@ def test_badges_are_rewritten(book, capsys):
     before = contents(book)
     assert main([REPO], book) == 0
     after = contents(book)
-    assert capsys.readouterr().out.count('rewritten') == 3
+    assert capsys.readouterr().out.count('rewritten') == 4
     for path, text in after.items():
         # names, and nothing else, have changed
         assert text == before[path].replace('old-owner/old', REPO)
@@ -418,6 +431,8 @@ def test_badges_are_rewritten(book, capsys):
     assert f'{REPO}/blob/main/{CHAPTER.name}/gpt.ipynb' in gpt
     assert f'{REPO}/main?labpath={CHAPTER.name}%2Fgpt.ipynb' in gpt
     assert f"repo, run = '{REPO}'" in gpt
+    solutions = after[book / CHAPTER.name / 'solutions' / 'gpt.ipynb']
+    assert f'{REPO}/blob/main/{CHAPTER.name}/solutions/gpt' in solutions
     assert main([REPO], book) == 0
     assert contents(book) == after
     assert 'rewritten' not in capsys.readouterr().out
@@ -447,10 +462,10 @@ def test_a_faulty_file_changes_nothing(book, capsys):
         path.write_text(text, encoding='utf-8')
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name_of)
 def test_rewriting_with_the_same_name_changes_nothing(path):
     text = read(path)
-    assert rewrite_notebook(text, repository(text), path.name) == text
+    assert rewrite_notebook(text, repository(text), name_of(path)) == text
 
 
 # Set-up

@@ -1,8 +1,8 @@
 """Numbers in the prose of a notebook stand in the cells above it.
 
 Looked at are decimals, percentages and counts of three digits or more; not
-numbers in words, formulas, code, exercises and references. Outputs may have
-more digits than the text: 0.62 and 62 % both stand in 0.6183, and 163
+numbers in words, formulas, code, quotations, exercises and references. Outputs
+may have more digits than the text: 0.62 and 62 % both stand in 0.6183, and 163
 thousand in 163,371.
 
 A decimal or a percentage stands in an output or the code of its section, and
@@ -20,16 +20,18 @@ import json
 import re
 
 import pytest
-from execute import CHAPTER
+from execute import CHAPTER, name_of, notebooks
 
 ELSEWHERE = {
     ('index', '150'): 'tests/test_project.py counts at this speed',
     ('scaling_machines', '40 percent'): 'a default of laws.plan_training',
 }
-NOTEBOOKS = sorted(path.stem for path in CHAPTER.glob('*.ipynb'))
+NOTEBOOKS = [name_of(path).removesuffix('.ipynb') for path in notebooks()]
 
 HIDDEN = re.compile(
-    r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|<!--.*?-->', re.S
+    r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|<!--.*?-->'
+    r'|(?<![^\n])>[^\n]*',
+    re.S,
 )
 UNREAD = {'Exercises', 'References'}
 SENTENCES = re.compile(
@@ -224,7 +226,12 @@ def test_a_number_that_stands_nowhere(number):
 
 
 def test_what_is_not_looked_at():
-    assert texts_found('`0.36` and $0.36$ and [a](b/0.36) <!-- 0.36 -->') == []
+    assert (
+        texts_found(
+            '`0.36` and $0.36$ and [a](b/0.36) <!-- 0.36 -->\n\n> 0.36.\n'
+        )
+        == []
+    )
     assert texts_found('```\n0.36\n```\n\n$$0.36$$') == []
     assert texts_found(
         '## Exercises\n\n1. Try 0.36.\n\n### An Answer\n\n0.36'

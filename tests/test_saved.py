@@ -70,6 +70,8 @@ def kept():
     names += ('pictures',)
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
+    names = 'preferences', 'reasoning'
+    paths += [chapter / 'studies' / f'{x}.py' for x in names]
     found = {}
     for path in paths:  # of two definitions of a name the first is taught
         found = definitions(path.read_text()) | found

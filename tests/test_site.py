@@ -1,15 +1,21 @@
 """Tests of the web site as files; test_browser.py opens it."""
 
+import html
 import json
+import posixpath
 import re
 from html.parser import HTMLParser
 
 import pytest
-from execute import CHAPTER, ROOT
+from execute import CHAPTER, ROOT, name_of
+from frames import data_of, page_of
 from pybtex.database import parse_file
 from site_build import build_site
 from sphinx.util.matching import get_matching_files
+from test_explorer import stored_frames
 from test_project import repository
+
+from in_page import TITLE
 
 PAGES = [
     'index',
@@ -22,12 +28,19 @@ PAGES = [
     'gpt',
     'gpt_today',
     'in_context',
+    'after_pretraining',
     'scaling',
     'scaling_machines',
     'vision',
+    'multimodal',
+    'try_it',
     'bibliography',
 ]
-NOTEBOOKS = PAGES[:-1]
+NOTEBOOKS = PAGES[:-2]
+SOLUTIONS = [
+    name_of(path).removesuffix('.ipynb')
+    for path in sorted(CHAPTER.glob('solutions/*.ipynb'))
+]
 LOADED = {'img': 'src', 'script': 'src', 'iframe': 'src', 'link': 'href'}
 
 
@@ -80,7 +93,7 @@ def built(tmp_path_factory):
 def pages(built):
     return {
         name: Page((built[0] / f'{name}.html').read_text(encoding='utf-8'))
-        for name in PAGES
+        for name in PAGES + SOLUTIONS
     }
 
 
@@ -110,7 +123,7 @@ def test_it_builds_without_warnings_in_less_than_a_minute(built):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', PAGES)
+@pytest.mark.parametrize('name', PAGES + SOLUTIONS)
 def test_nothing_is_loaded_from_outside(name, pages):
     page = pages[name]
     assert len(page.loaded) > 5
@@ -137,16 +150,34 @@ def test_links_between_pages_lead_somewhere(pages, built):
             if re.match(r'\w+:', link):
                 continue
             target, _, fragment = link.partition('#')
-            target = target.removesuffix('.html') or name
+            target = posixpath.join(posixpath.dirname(name), target)
+            target = posixpath.normpath(target).removesuffix('.html')
+            target = name if link.startswith('#') else target
             if target in pages:
                 known = pages[target].ids
                 assert not fragment or fragment in known, (name, link)
             else:
-                assert (built[0] / link.partition('#')[0]).exists(), link
+                file = built[0] / name / '..' / link.partition('#')[0]
+                assert file.resolve().exists(), link
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NOTEBOOKS)
+@pytest.mark.parametrize('name', SOLUTIONS)
+def test_solutions_are_reached_by_links_only(name, pages):
+    of = name.removeprefix('solutions/')
+    found = [link for link in pages[of].links if link.startswith(name)]
+    text = text_of(of)
+    assert len(found) == text.count('[Solution](solutions/') > 0
+    assert all('.html#exercise-' in link for link in found)
+    others = (page for page in pages if page not in (of, name))
+    assert not any(
+        f'{name}.html' in link for page in others for link in pages[page].links
+    )
+    assert f'../{of}.html' in pages[name].links
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NOTEBOOKS + SOLUTIONS)
 def test_folded_cells_show_their_titles_and_their_outputs(name, pages):
     folded = [
         cell
@@ -226,6 +257,28 @@ def test_explorers_come_through_whole(pages):
 
 
 @pytest.mark.slow
+def test_one_page_has_all_models_that_notebooks_keep(pages):
+    stored = [
+        page_of(frame)
+        for name in ('in_context', 'bert', 't5_tasks')
+        for frame in stored_frames(name, TITLE)
+    ]
+    assert [f['srcdoc'] for f in pages['try_it'].frames] == stored
+    assert len(stored) == 3
+    sizes = [len(html.escape(page).encode()) for page in stored]
+    assert max(sizes[:2]) < 300_000 and sizes[2] < 600_000
+    assert 2 * sum(sizes) < 3_000_000  # here, and in the notebooks
+    words = [len(data_of(page)['words'].split()) for page in stored]
+    assert min(words) >= 590 and max(words) < 1600  # as the page says
+
+
+def test_a_notebook_without_a_model_raises(conf):
+    match = re.match(r'(\w+)', 'index')
+    with pytest.raises(ValueError, match=r'index\.ipynb keeps no model'):
+        conf.model_frame(match)
+
+
+@pytest.mark.slow
 def test_search_knows_the_words_of_all_notebooks(built):
     index = (built[0] / 'searchindex.js').read_text(encoding='utf-8')
     for word in ('plateau', 'infil', 'trigram', 'isoflop'):
@@ -238,7 +291,8 @@ def test_only_the_pages_of_the_chapter_are_built(conf, tmp_path):
     found = get_matching_files(tmp_path, conf.include_patterns)
     assert list(found) == ['index.ipynb']
     pages = get_matching_files(CHAPTER, conf.include_patterns)
-    assert sorted(page.partition('.')[0] for page in pages) == sorted(PAGES)
+    found = sorted(page.partition('.')[0] for page in pages)
+    assert found == sorted(PAGES + SOLUTIONS)
 
 
 # Bibliography
@@ -259,14 +313,14 @@ def sources():
 def listed(name):
     """First author, year and title in a notebook's list of references."""
     text = text_of(name).partition('\n## References\n')[2]
-    lines = re.findall(r'^\* (.+?) \((\d{4})\)\. (.+)$', text, re.MULTILINE)
+    line = re.compile(r'^\* (.+?) \((\d{4}[a-z]?)\)\. (.+)$', re.MULTILINE)
     return {
         (
             re.split(', | and ', authors)[0].split(' ')[-1],
             year,
             re.sub(r'(, section 11\.9)?\.( https.*)?$', '', title).lower(),
         )
-        for authors, year, title in lines
+        for authors, year, title in line.findall(text)
     }
 
 
@@ -285,6 +339,13 @@ def test_what_is_cited_is_listed_and_the_other_way_round(name, conf):
     # no citation escapes the pattern
     other = re.findall(r'[A-Z][\w-]+ et al\.,? \(?\d{4}', text)
     assert len(other) == sum('et al.' in name for name, _ in found)
+
+
+@pytest.mark.parametrize('name', SOLUTIONS)
+def test_solutions_cite_what_their_notebook_lists(name, conf):
+    found = conf.CITATION.finditer(text_of(name))
+    cited = {sources()[conf.NAMES[match.group(1, 3)]] for match in found}
+    assert cited <= listed(name.removeprefix('solutions/'))
 
 
 def test_citations_and_links_become_references(conf):

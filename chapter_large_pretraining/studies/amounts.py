@@ -140,11 +140,10 @@ def log_probs(model, tokens, num_steps=WINDOW):
     """
     half = num_steps // 2
     rows = tokens.unfold(0, num_steps + 1, half)  # overlapping
-    parts = []
-    for X in rows.split(50):
+    log_p = torch.empty(len(rows), num_steps)
+    for X, part in zip(rows.split(50), log_p.split(50), strict=True):
         logits, labels = model(X[:, :-1]), X[:, 1:]
-        parts.append(-F.cross_entropy(logits.mT, labels, reduction='none'))
-    log_p = torch.cat(parts)  # (num_rows, num_steps)
+        part.copy_(-F.cross_entropy(logits.mT, labels, reduction='none'))
     return torch.cat((log_p[0, :half], log_p[:, half:].flatten()))
 
 

@@ -25,8 +25,10 @@ def to_patches(pictures, size):
     a size that does not divide height and width.
     """
     if pictures.shape[1] % size or pictures.shape[2] % size:
-        raise ValueError(f'pictures of {tuple(pictures.shape[1:])} pixels do '
-                         f'not divide into patches of {size}')
+        raise ValueError(
+            f'pictures of {tuple(pictures.shape[1:])} pixels do '
+            f'not divide into patches of {size}'
+        )
     rows = pictures.unflatten(2, (-1, size)).unflatten(1, (-1, size))
     return rows.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
 
@@ -43,8 +45,9 @@ class Tower(nn.Module):
         super().__init__()
         self.config, self.embedding = config, embedding
         self.pos_embedding = nn.Embedding(config.max_len, config.num_hiddens)
-        self.blks = nn.ModuleList(Block(config)
-                                  for _ in range(config.num_blks))
+        self.blks = nn.ModuleList(
+            Block(config) for _ in range(config.num_blks)
+        )
         self.norm = utils.norm(config)
         self.head = nn.Linear(config.num_hiddens, num_features, bias=False)
         utils.init_weights(self, config)
@@ -112,16 +115,34 @@ class Names:
 
     def encode(self, names):
         """Ids and what is no padding, (num_names, most words) each."""
-        rows = [torch.tensor([self.index[word] for word in name.split()
-                              if word in self.index]) for name in names]
+        rows = [
+            torch.tensor(
+                [
+                    self.index[word]
+                    for word in name.split()
+                    if word in self.index
+                ]
+            )
+            for name in names
+        ]
         X = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return X, X > 0
 
 
 # ---- DALL-E: a caption and a picture in one stream --------------------------
 
-DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
-          'eight', 'nine')
+DIGITS = (
+    'zero',
+    'one',
+    'two',
+    'three',
+    'four',
+    'five',
+    'six',
+    'seven',
+    'eight',
+    'nine',
+)
 CAPTION_WORDS = ('large', 'small', 'plain', 'inverted', *DIGITS)
 NUM_TILES, NUM_CODES, NUM_LEVELS = 16, 8, 16
 FIRST_TILE = len(CAPTION_WORDS)
@@ -205,8 +226,9 @@ class Captioned:
 
         def make():
             while True:
-                at = torch.randint(len(self.labels), (batch_size,),
-                                   generator=generator)
+                at = torch.randint(
+                    len(self.labels), (batch_size,), generator=generator
+                )
                 yield self.seen(at, generator)
 
         return make()
@@ -236,8 +258,12 @@ def only(first, number):
 def paint(model, X, seed=0):
     """Continue rows `X` by a picture each: (n, 14, 14) booleans."""
     ids = utils.generate(
-        model, X, PICTURE_LEN, scores=only(FIRST_TILE, NUM_TILES)(model),
-        generator=torch.Generator().manual_seed(seed))
+        model,
+        X,
+        PICTURE_LEN,
+        scores=only(FIRST_TILE, NUM_TILES)(model),
+        generator=torch.Generator().manual_seed(seed),
+    )
     return from_tiles(ids[:, -PICTURE_LEN:] - FIRST_TILE, CANVAS)
 
 
@@ -253,7 +279,8 @@ class Judge:
         yes = torch.ones(len(labels), dtype=torch.bool)
         self.machines = [
             SVC(C=5).fit(draw(digits.float(), small, ~yes).flatten(1), labels)
-            for small in (~yes, yes)]
+            for small in (~yes, yes)
+        ]
 
     def __call__(self, pictures):
         border = torch.ones(CANVAS, CANVAS, dtype=torch.bool)
@@ -263,8 +290,10 @@ class Judge:
         outside = torch.ones_like(border)
         outside[4:11, 4:11] = False
         small = ink[:, outside].sum(1) <= 2
-        guesses = [torch.tensor(machine.predict(ink.flatten(1)))
-                   for machine in self.machines]
+        guesses = [
+            torch.tensor(machine.predict(ink.flatten(1)))
+            for machine in self.machines
+        ]
         return captions(torch.where(small, *guesses[::-1]), small, inverted)
 
 
@@ -346,15 +375,16 @@ class Flamingo(nn.Module):
         super().__init__()
         self.lm, self.config, self.picture_id = lm, lm.config, picture_id
         self.project = nn.Linear(width, config.num_hiddens)
-        self.gated = nn.ModuleList(GatedCrossAttention(config)
-                                   for _ in lm.blks)
+        self.gated = nn.ModuleList(
+            GatedCrossAttention(config) for _ in lm.blks
+        )
         for new in (self.project, *self.gated):
             utils.init_weights(new, config)
         lm.requires_grad_(False)
 
     def forward(self, X, pictures, last=0):
         memory = self.project(pictures).flatten(1, 2)
-        mask = last_picture_mask(X == self.picture_id, pictures.shape[2])
+        mask = last_picture_mask(X.eq(self.picture_id), pictures.shape[2])
         H = self.lm.token_embedding(X)
         H = H + self.lm.pos_embedding.weight[: X.shape[1]]
         causal = utils.causal_mask(X.shape[1], device=X.device)
@@ -386,7 +416,8 @@ class Catch:
         self.row, self.paddle = 0, draw(WIDTH)
         speed = torch.tensor([-2, -1, 1, 2])[draw(4)]
         path = draw(2 * WIDTH - 2)[:, None] + speed[:, None] * torch.arange(
-            HEIGHT)
+            HEIGHT
+        )
         path = path % (2 * WIDTH - 2)
         self.balls = torch.minimum(path, 2 * WIDTH - 2 - path)
 
@@ -467,7 +498,7 @@ class Stream:
             X += [self.number + game.seen(), self.moves + 1 + moves[:, None]]
             game.move(moves)
         X = torch.cat(X, 1)
-        return X, X.masked_fill(X < self.moves, -100)
+        return X, X.masked_fill(X.lt(self.moves), -100)
 
     def batches(self, kinds, per_kind, seed=0):
         """Endless batches of rows of some kinds, as many of each.
@@ -475,17 +506,26 @@ class Stream:
         Inputs and labels are (num_kinds * per_kind, GAME_LEN), padded.
         """
         generator = torch.Generator().manual_seed(seed)
-        makers = {'text': self.text, 'picture': self.picture,
-                  'game': self.play}
+        makers = {
+            'text': self.text,
+            'picture': self.picture,
+            'game': self.play,
+        }
 
         def make():
             while True:
                 rows = [makers[kind](per_kind, generator) for kind in kinds]
                 yield tuple(
-                    torch.cat([F.pad(X, (0, GAME_LEN - X.shape[1]), value=pad)
-                               for X in part])
-                    for part, pad in zip(zip(*rows, strict=True), (0, -100),
-                                         strict=True))
+                    torch.cat(
+                        [
+                            F.pad(X, (0, GAME_LEN - X.shape[1]), value=pad)
+                            for X in part
+                        ]
+                    )
+                    for part, pad in zip(
+                        zip(*rows, strict=True), (0, -100), strict=True
+                    )
+                )
 
         return make()
 
@@ -527,10 +567,10 @@ def recall(model, stream):
     right = []
     for form in range(2):
         X = facts.templates[tasks, form]
-        X[X == facts.ids['{}']] = torch.stack(
-            (facts.questions[tasks, columns], facts.answers[tasks, columns]),
-            1).flatten()
-        X = F.pad(X, (1, 0), value=BOS)  # (num_facts, 8), the answer next to last
+        X[X.eq(facts.ids['{}'])] = torch.stack(
+            (facts.questions[tasks, columns], facts.answers[tasks, columns]), 1
+        ).flatten()
+        X = F.pad(X, (1, 0), value=BOS)  # the answer next to last
         guess = model(X[:, :-2], last=1)[:, -1].argmax(-1)
         right.append((guess == X[:, -2]).float())
     return torch.cat(right).mean().item()

@@ -102,31 +102,53 @@ def contrastive_loss(model, batch):
 
 
 class Names:
-    """Names of letters as rows of word ids, from 1 on; 0 is padding.
+    """Names of letters as rows of word ids, 0 is padding.
 
-    `ids` is (num_names, most words). Words that no name of `known` has are
-    left out of a name.
+    Words that no name of `known` has are left out of a name.
     """
 
     def __init__(self, known):
         words = sorted({word for name in known for word in name.split()})
         self.words = ['', *words]
-        self.index = {word: i for i, word in enumerate(self.words)}
+        self.ids = {word: i for i, word in enumerate(self.words)}
 
-    def encode(self, names):
-        """Ids and what is no padding, (num_names, most words) each."""
+    def __call__(self, names):
+        """Ids and what is no padding: (num_names, most words) each."""
         rows = [
-            torch.tensor(
-                [
-                    self.index[word]
-                    for word in name.split()
-                    if word in self.index
-                ]
-            )
+            torch.tensor([self.ids.get(word, 0) for word in name.split()])
             for name in names
         ]
         X = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return X, X > 0
+
+
+def pair_batches(letters, encode, batch_size, seed=0):
+    """Endless batches for `contrastive_loss`, each of different names.
+
+    `letters` has pictures and their names; of the pictures with a name, in
+    several fonts, one is drawn. Raises ValueError for more pairs in a batch
+    than there are names.
+    """
+    names = sorted(set(letters.names))
+    if batch_size > len(names):
+        raise ValueError(f'batch_size is {batch_size}, for {len(names)} names')
+    number = {name: i for i, name in enumerate(names)}
+    which = torch.tensor([number[name] for name in letters.names])
+    order, counts = which.argsort(stable=True), which.bincount()
+    starts = counts.cumsum(0) - counts
+    patches = to_patches(letters.pictures / 255, 7)
+    X, real = encode(names)
+    generator = torch.Generator().manual_seed(seed)
+
+    def make():
+        while True:
+            rows = torch.randperm(len(names), generator=generator)
+            rows = rows[:batch_size]
+            luck = torch.rand(batch_size, generator=generator)
+            at = order[starts[rows] + (luck * counts[rows]).long()]
+            yield (patches[at],), (X[rows], real[rows])
+
+    return make()
 
 
 # ---- DALL-E: a caption and a picture in one stream --------------------------
@@ -240,31 +262,27 @@ def tile_loss(model, X):
     return utils.token_loss(scores, X[:, -PICTURE_LEN:])
 
 
-def only(first, number):
-    """Scores for `generate` under which all but `number` tokens are out."""
+def continued(model, X, first, number, length, seed=0):
+    """Continue rows `X` by `length` of the `number` tokens from `first` on.
 
-    def restrict(model):
-        def scores(X, caches=None):
-            found = torch.full((len(X), 1, STREAM_SIZE), -math.inf)
-            kept = slice(first, first + number)
-            found[..., kept] = model(X, caches=caches, last=1)[..., kept]
-            return found
+    Returns the new ids, (n, length).
+    """
+    kept = torch.zeros(STREAM_SIZE, dtype=torch.bool)
+    kept[first : first + number] = True
 
-        return scores
+    def scores(X, caches):
+        found = model(X, caches=caches, last=1)
+        return found.masked_fill(~kept, -math.inf)
 
-    return restrict
+    generator = torch.Generator().manual_seed(seed)
+    rows = utils.generate(model, X, length, scores=scores, generator=generator)
+    return rows[:, -length:]
 
 
 def paint(model, X, seed=0):
     """Continue rows `X` by a picture each: (n, 14, 14) booleans."""
-    ids = utils.generate(
-        model,
-        X,
-        PICTURE_LEN,
-        scores=only(FIRST_TILE, NUM_TILES)(model),
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return from_tiles(ids[:, -PICTURE_LEN:] - FIRST_TILE, CANVAS)
+    tiles = continued(model, X, FIRST_TILE, NUM_TILES, PICTURE_LEN, seed)
+    return from_tiles(tiles - FIRST_TILE, CANVAS)
 
 
 class Judge:
@@ -322,6 +340,11 @@ class Codes:
         values = self.project(vectors).T.contiguous()
         levels = torch.searchsorted(self.limits.contiguous(), values)
         return FIRST_LEVEL + levels.T
+
+
+def imagine(prior, words, seed=0):
+    """Continue captions by codes: (n, NUM_CODES)."""
+    return continued(prior, words, FIRST_LEVEL, NUM_LEVELS, NUM_CODES, seed)
 
 
 # ---- Flamingo: pictures for a frozen language model -------------------------
@@ -382,15 +405,106 @@ class Flamingo(nn.Module):
             utils.init_weights(new, config)
         lm.requires_grad_(False)
 
+    def mask(self, X, num_keys):
+        """Which keys of the pictures each token attends to."""
+        return last_picture_mask(X.eq(self.picture_id), num_keys)
+
     def forward(self, X, pictures, last=0):
         memory = self.project(pictures).flatten(1, 2)
-        mask = last_picture_mask(X.eq(self.picture_id), pictures.shape[2])
+        mask = self.mask(X, pictures.shape[2])
         H = self.lm.token_embedding(X)
         H = H + self.lm.pos_embedding.weight[: X.shape[1]]
         causal = utils.causal_mask(X.shape[1], device=X.device)
         for gated, blk in zip(self.gated, self.lm.blks, strict=True):
             H = blk(gated(H, memory, mask), causal)
         return self.lm.head(self.lm.norm(H)[:, -last:])
+
+
+NUMBERS = (
+    *DIGITS,
+    *('ten', 'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen'),
+    *('sixteen', 'seventeen', 'eighteen'),
+)
+LABELS = ('bim', 'dax', 'fep', 'gorp', 'lug', 'mib', 'nuk', 'pov', 'ruz')
+LABELS += ('sib', 'tam', 'vek', 'wug', 'yat', 'zup', 'kez')
+
+
+class Sums:
+    """Sums of two digits in words, and lists that give digits other names.
+
+    "three plus four is seven ." and "three is dax ; four is wug ; three is
+    dax ;" are texts; with `pictures`, the first digit of a sum and all
+    digits of a list are the token <picture>.
+    """
+
+    def __init__(self):
+        signs = 'plus', 'is', '.', ';', '<picture>'
+        self.vocab = ['<bos>', *NUMBERS, *LABELS, *signs]
+        self.ids = {word: i for i, word in enumerate(self.vocab)}
+        self.picture_id = self.ids['<picture>']
+
+    def words(self, *columns):
+        """Columns, a word or ids (n,) each, as rows of ids."""
+        n = max(len(c) for c in columns if torch.is_tensor(c))
+        return torch.stack(
+            [
+                c if torch.is_tensor(c) else torch.full((n,), self.ids[c])
+                for c in columns
+            ],
+            1,
+        )
+
+    def sums(self, first, second, pictures=False):
+        """Rows of ids of "three plus four is seven .", (n, 6)."""
+        shown = '<picture>' if pictures else 1 + first
+        total = 1 + first + second
+        return self.words(shown, 'plus', 1 + second, 'is', total, '.')
+
+    def lists(self, digits, names, pictures=False):
+        """Rows of ids of "three is dax ;" again and again, (n, 4 * m).
+
+        `digits` and `names`, numbers of labels, are (n, m).
+        """
+        first = self.ids[LABELS[0]]
+        parts = [
+            self.words(
+                '<picture>' if pictures else 1 + digit,
+                'is',
+                first + name,
+                ';',
+            )
+            for digit, name in zip(digits.T, names.T, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+    def draw_lists(self, n, num_items, generator=None):
+        """Digits and names (n, num_items): two of each, both shown first."""
+        luck = torch.rand(n, len(LABELS), generator=generator)
+        names = luck.argsort(1)[:, :2]
+        digits = torch.rand(n, 10, generator=generator).argsort(1)[:, :2]
+        turn = torch.randint(2, (n, num_items), generator=generator)
+        turn[:, :2] = torch.arange(2)
+        return digits.gather(1, turn), names.gather(1, turn)
+
+    def batches(self, per_kind, seed=0):
+        """Endless batches of texts, (2 * per_kind, 19) ids."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def make():
+            while True:
+                shape = 2, 3 * per_kind
+                a, b = torch.randint(10, shape, generator=generator)
+                sums = self.sums(a, b).view(per_kind, 18)
+                lists = self.lists(*self.draw_lists(per_kind, 5, generator))
+                X = torch.cat((sums, lists[:, :18]))
+                yield begun(X)
+
+        return make()
+
+
+def begun(X):
+    """Rows of ids, (n, num_steps), after <bos>, which is 0."""
+    return F.pad(X, (1, 0))
 
 
 # ---- Gato: a game, and one stream for everything ----------------------------

@@ -13,24 +13,10 @@ from torch.nn import functional as F
 
 import utils
 from corpora import BOS
+from pictures import from_patches, patches
 from utils import Block, FeedForward, MultiHeadAttention
 
 # ---- CLIP: two towers and a table of scores ---------------------------------
-
-
-def to_patches(pictures, size):
-    """Cut pictures, (n, height, width), into squares, from left to right.
-
-    Returns (n, num_patches, size * size), row by row. Raises ValueError for
-    a size that does not divide height and width.
-    """
-    if pictures.shape[1] % size or pictures.shape[2] % size:
-        raise ValueError(
-            f'pictures of {tuple(pictures.shape[1:])} pixels do '
-            f'not divide into patches of {size}'
-        )
-    rows = pictures.unflatten(2, (-1, size)).unflatten(1, (-1, size))
-    return rows.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
 
 
 class Tower(nn.Module):
@@ -136,7 +122,7 @@ def pair_batches(letters, encode, batch_size, seed=0):
     which = torch.tensor([number[name] for name in letters.names])
     order, counts = which.argsort(stable=True), which.bincount()
     starts = counts.cumsum(0) - counts
-    patches = to_patches(letters.pictures / 255, 7)
+    inputs = patches(letters.pictures / 255, 7)
     X, real = encode(names)
     generator = torch.Generator().manual_seed(seed)
 
@@ -146,7 +132,7 @@ def pair_batches(letters, encode, batch_size, seed=0):
             rows = rows[:batch_size]
             luck = torch.rand(batch_size, generator=generator)
             at = order[starts[rows] + (luck * counts[rows]).long()]
-            yield (patches[at],), (X[rows], real[rows])
+            yield (inputs[at],), (X[rows], real[rows])
 
     return make()
 
@@ -180,15 +166,14 @@ def to_tiles(pictures):
     `pictures` is boolean, (n, height, width); the ids are (n, height * width
     / 4). Nothing is lost.
     """
-    bits = to_patches(pictures, 2).long()  # (n, num_tiles, 4)
+    bits = patches(pictures, 2).long()  # (n, num_tiles, 4)
     return (bits * torch.tensor([8, 4, 2, 1])).sum(-1)
 
 
-def from_tiles(ids, width):
+def from_tiles(ids, height):
     """The pictures of which `to_tiles` made ids: (n, height, width)."""
     bits = (ids[..., None] & torch.tensor([8, 4, 2, 1])) > 0
-    rows = bits.unflatten(1, (-1, width // 2)).unflatten(3, (2, 2))
-    return rows.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
+    return from_patches(bits, height)
 
 
 def draw(digits, small, inverted):

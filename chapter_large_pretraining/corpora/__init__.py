@@ -26,6 +26,7 @@ from .batches import (
 from .facts import FRENCH_NOUNS, FactWorld, bayes_predictor
 from .pictures import (
     from_levels,
+    in_turns,
     letters,
     mnist,
     small_digits,

@@ -53,13 +53,17 @@ def _missing(package):
     return True
 
 
-def _split(pictures, labels, num_test, seed=0):
-    """Digits in two parts, in an order in which all classes take turns."""
+def in_turns(labels, seed):
+    """A random order in which all classes take turns, as row numbers."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     same = labels[order][:, None] == labels[order]
     turn = same.tril().sum(1)  # it is the first, second, ... of its class
-    order = order[turn.argsort(stable=True)]
+    return order[turn.argsort(stable=True)]
+
+
+def _split(pictures, labels, num_test):
+    order = in_turns(labels, seed=0)
     parts = {'train': order[:-num_test], 'test': order[-num_test:]}
     return {
         part: Digits(pictures[rows], labels[rows])

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import corpora
 import multimodal
 import utils
+from pictures import patches
 
 from . import runner
 
@@ -122,8 +123,8 @@ class WordPredictor(nn.Module):
         self.head = nn.Linear(NUM_FEATURES, num_words)
         self.scale = nn.Parameter(torch.tensor(10.0))
 
-    def words(self, patches):
-        return self.head(self.scale * self.pictures(patches))
+    def words(self, X):
+        return self.head(self.scale * self.pictures(X))
 
     def forward(self, pictures, texts):
         X = self.words(*pictures)
@@ -167,9 +168,9 @@ def scores(model, letters, encode):
     test = letters['test']
     names = sorted(set(test.names))
     others = sorted(set(letters['train'].names))
-    patches = multimodal.to_patches(test.pictures / 255, 7)
+    inputs = patches(test.pictures / 255, 7)
     with utils.evaluation_mode(model):
-        table = model((patches,), encode(names + others))
+        table = model((inputs,), encode(names + others))
     truth = torch.tensor([names.index(name) for name in test.names])
     chosen = table[:, : len(names)].argmax(1)
     first = table.topk(5)[1]

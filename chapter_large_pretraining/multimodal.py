@@ -514,10 +514,9 @@ class Catch:
 
         self.row, self.paddle = 0, draw(WIDTH)
         speed = torch.tensor([-2, -1, 1, 2])[draw(4)]
-        path = draw(2 * WIDTH - 2)[:, None] + speed[:, None] * torch.arange(
-            HEIGHT
-        )
-        path = path % (2 * WIDTH - 2)
+        start = draw(2 * WIDTH - 2)
+        path = start[:, None] + speed[:, None] * torch.arange(HEIGHT)
+        path = path % (2 * WIDTH - 2)  # there and back
         self.balls = torch.minimum(path, 2 * WIDTH - 2 - path)
 
     def seen(self):

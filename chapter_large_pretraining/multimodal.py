@@ -14,7 +14,15 @@ from torch.nn import functional as F
 import utils
 from corpora import BOS
 from pictures import from_patches, patches
-from utils import Block, FeedForward, MultiHeadAttention
+from utils import (
+    Block,
+    FeedForward,
+    MultiHeadAttention,
+    causal_mask,
+    init_weights,
+    norm,
+    token_loss,
+)
 
 # ---- CLIP: two towers and a table of scores ---------------------------------
 
@@ -34,9 +42,9 @@ class Tower(nn.Module):
         self.blks = nn.ModuleList(
             Block(config) for _ in range(config.num_blks)
         )
-        self.norm = utils.norm(config)
+        self.norm = norm(config)
         self.head = nn.Linear(config.num_hiddens, num_features, bias=False)
-        utils.init_weights(self, config)
+        init_weights(self, config)
 
     def encode(self, X, real=None):
         """The output of the blocks: (batch, num_steps, num_hiddens)."""
@@ -244,7 +252,7 @@ class Captioned:
 def tile_loss(model, X):
     """`lm_loss` of the last 49 tokens of rows, the picture's, alone."""
     scores = model(X[:, :-1], last=PICTURE_LEN)
-    return utils.token_loss(scores, X[:, -PICTURE_LEN:])
+    return token_loss(scores, X[:, -PICTURE_LEN:])
 
 
 def continued(model, X, first, number, length, seed=0):
@@ -268,6 +276,41 @@ def paint(model, X, seed=0):
     """Continue rows `X` by a picture each: (n, 14, 14) booleans."""
     tiles = continued(model, X, FIRST_TILE, NUM_TILES, PICTURE_LEN, seed)
     return from_tiles(tiles - FIRST_TILE, CANVAS)
+
+
+class PixelByPixel:
+    """Each pixel by itself: a linear model of words and of pairs of words.
+
+    Fitted to `rows` of captions and tiles; calling it gives the shares of
+    ink, (n, 196), that it expects for captions (n, 3).
+    """
+
+    def __init__(self, rows):
+        X, Y = self.features(rows[:, :3]), self.pixels(rows)
+        penalty = 1e-3 * torch.eye(X.shape[1], dtype=torch.double)
+        self.weights = torch.linalg.solve(X.T @ X + penalty, X.T @ Y)
+
+    def features(self, words):
+        one = F.one_hot(words, FIRST_TILE).sum(1).double()
+        return (one[:, :, None] * one[:, None]).flatten(1)
+
+    def pixels(self, rows):
+        ink = from_tiles(rows[:, 3:] - FIRST_TILE, CANVAS)
+        return ink.flatten(1).double()
+
+    def __call__(self, words):
+        return (self.features(words) @ self.weights).clamp(0.001, 0.999)
+
+    def paint(self, words, seed=0):
+        """A picture for each caption: (n, 14, 14) booleans."""
+        generator = torch.Generator().manual_seed(seed)
+        ink = torch.bernoulli(self(words), generator=generator)
+        return ink.view(-1, CANVAS, CANVAS).bool()
+
+    def loss(self, rows):
+        """The loss of pictures, given captions, in nats a tile."""
+        P, Y = self(rows[:, :3]), self.pixels(rows)
+        return 4 * F.binary_cross_entropy(P, Y).item()
 
 
 class Judge:
@@ -322,9 +365,8 @@ class Codes:
 
     def __call__(self, vectors):
         """The tokens, (n, NUM_CODES)."""
-        values = self.project(vectors).T.contiguous()
-        levels = torch.searchsorted(self.limits.contiguous(), values)
-        return FIRST_LEVEL + levels.T
+        values = self.project(vectors)[..., None]  # (n, NUM_CODES, 1)
+        return FIRST_LEVEL + (values > self.limits).sum(-1)
 
 
 def imagine(prior, words, seed=0):
@@ -347,7 +389,7 @@ class GatedCrossAttention(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.ffn = FeedForward(config)
-        self.norms = nn.ModuleList(utils.norm(config) for _ in range(2))
+        self.norms = nn.ModuleList(norm(config) for _ in range(2))
         self.gates = nn.Parameter(torch.zeros(2))
 
     def forward(self, X, memory, mask):
@@ -387,22 +429,26 @@ class Flamingo(nn.Module):
             GatedCrossAttention(config) for _ in lm.blks
         )
         for new in (self.project, *self.gated):
-            utils.init_weights(new, config)
+            init_weights(new, config)
         lm.requires_grad_(False)
+
+    def forward(self, X, pictures, last=0):
+        H = self.read(X, pictures)  # (batch, num_steps, num_hiddens)
+        return self.lm.head(self.lm.norm(H)[:, -last:])
 
     def mask(self, X, num_keys):
         """Which keys of the pictures each token attends to."""
         return last_picture_mask(X.eq(self.picture_id), num_keys)
 
-    def forward(self, X, pictures, last=0):
+    def read(self, X, pictures):
+        """The output of the blocks: (batch, num_steps, num_hiddens)."""
         memory = self.project(pictures).flatten(1, 2)
         mask = self.mask(X, pictures.shape[2])
         H = self.lm.token_embedding(X)
         H = H + self.lm.pos_embedding.weight[: X.shape[1]]
-        causal = utils.causal_mask(X.shape[1], device=X.device)
         for gated, blk in zip(self.gated, self.lm.blks, strict=True):
-            H = blk(gated(H, memory, mask), causal)
-        return self.lm.head(self.lm.norm(H)[:, -last:])
+            H = blk(gated(H, memory, mask), causal_mask(X.shape[1]))
+        return H
 
 
 NUMBERS = (
@@ -417,9 +463,9 @@ LABELS += ('sib', 'tam', 'vek', 'wug', 'yat', 'zup', 'kez')
 class Sums:
     """Sums of two digits in words, and lists that give digits other names.
 
-    "three plus four is seven ." and "three is dax ; four is wug ; three is
-    dax ;" are texts; with `pictures`, the first digit of a sum and all
-    digits of a list are the token <picture>.
+    "three plus four is seven ." and "three dax ; four wug ; three dax ;" are
+    texts; with `pictures`, the first digit of a sum and all digits of a list
+    are the token <picture>.
     """
 
     def __init__(self):
@@ -446,17 +492,14 @@ class Sums:
         return self.words(shown, 'plus', 1 + second, 'is', total, '.')
 
     def lists(self, digits, names, pictures=False):
-        """Rows of ids of "three is dax ;" again and again, (n, 4 * m).
+        """Rows of ids of "three dax ;" again and again, (n, 3 * m).
 
         `digits` and `names`, numbers of labels, are (n, m).
         """
         first = self.ids[LABELS[0]]
         parts = [
             self.words(
-                '<picture>' if pictures else 1 + digit,
-                'is',
-                first + name,
-                ';',
+                '<picture>' if pictures else 1 + digit, first + name, ';'
             )
             for digit, name in zip(digits.T, names.T, strict=True)
         ]
@@ -480,9 +523,8 @@ class Sums:
                 shape = 2, 3 * per_kind
                 a, b = torch.randint(10, shape, generator=generator)
                 sums = self.sums(a, b).view(per_kind, 18)
-                lists = self.lists(*self.draw_lists(per_kind, 5, generator))
-                X = torch.cat((sums, lists[:, :18]))
-                yield begun(X)
+                lists = self.lists(*self.draw_lists(per_kind, 6, generator))
+                yield begun(torch.cat((sums, lists)))
 
         return make()
 
@@ -543,6 +585,52 @@ def expert(game):
 def follow(game):
     """Moves towards where the ball is."""
     return (game.balls[:, game.row] - game.paddle).sign()
+
+
+def one_look(game, before):
+    """A number for what is seen of each game, (num_games,)."""
+    return game.seen() @ torch.tensor([81, 9, 1])
+
+
+def two_looks(game, before):
+    """A number for that and the column of the ball before, or none."""
+    if before is None:
+        before = torch.full_like(game.paddle, WIDTH)
+    return one_look(game, before) + 9**3 * before
+
+
+def each_move(game, keys_of=one_look):
+    """Yields what `keys_of` says before each move, which is made outside."""
+    before = None
+    while game.row < NUM_MOVES:
+        keys, before = keys_of(game, before), game.balls[:, game.row]
+        yield keys
+
+
+def watch(keys_of, num_games=5000, seed=1):
+    """How often the expert makes each move, by what is seen: (9**4, 3)."""
+    game = Catch(num_games, torch.Generator().manual_seed(seed))
+    counts = torch.zeros(9**4, 3)
+    one = torch.ones(num_games)
+    for keys in each_move(game, keys_of):
+        moves = expert(game)
+        counts.index_put_((keys, moves + 1), one, accumulate=True)
+        game.move(moves)
+    return counts
+
+
+def share_caught(player, keys_of=one_look, num_games=2000, seed=2):
+    """The share of balls that a player catches in new games.
+
+    `player` is a function of the game, or the counts that `watch` returns.
+    """
+    game = Catch(num_games, torch.Generator().manual_seed(seed))
+    for keys in each_move(game, keys_of):
+        if torch.is_tensor(player):
+            game.move(player[keys].argmax(1) - 1)
+        else:
+            game.move(player(game))
+    return game.caught().float().mean().item()
 
 
 class Stream:
@@ -635,7 +723,7 @@ def stream_loss(model, batch):
     their tokens do. (Reed et al., 2022, section 2.3)
     """
     X, labels = batch
-    return utils.token_loss(model(X[:, :-1]), labels[:, 1:])
+    return token_loss(model(X[:, :-1]), labels[:, 1:])
 
 
 @torch.no_grad()

@@ -451,7 +451,7 @@ def clip():
 
 
 def flamingo():
-    tokens = ['<picture>', 'is', 'dax', ';', '<picture>', 'is']
+    tokens = ['<picture>', 'dax', ';', '<picture>', 'wug', ';']
     is_picture = torch.tensor([token == '<picture>' for token in tokens])
     mask = last_picture_mask(is_picture[None], 1)[0, 0]
     drawing = Drawing(

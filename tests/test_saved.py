@@ -66,7 +66,8 @@ def definitions(source):
 def kept():
     """All definitions of utils and of the modules of the chapter."""
     chapter = ROOT / 'chapter_large_pretraining'
-    names = 'successors', 'finetuning', 'laws', 'derivatives', 'text_to_text'
+    names = ['successors', 'finetuning', 'laws', 'derivatives']
+    names += ['text_to_text', 'multimodal']
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
     found = {}

@@ -22,7 +22,7 @@ from . import dalle, runner
 
 NUM_STEPS = 400
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
-LM_STEPS = 1000
+LM_STEPS = 500
 RATE = 0.005
 NUM_ADDED = 5  # numbers below it are added to pictures in training
 CHANGES = {
@@ -253,20 +253,20 @@ def listed(model, seen, number=500):
     luck = torch.rand(number, 3, len(labels), generator=generator)
     same = labels == digits[..., None]  # (number, 3, num_pictures)
     at = luck.masked_fill(~same, -1).argmax(-1)
-    X = Sums().lists(digits, names, True)[:, :11]
-    return last_name(model(begun(X[:, :10]), H[at], 1), X)
+    X = Sums().lists(digits, names, True)[:, :8]
+    return last_name(model(begun(X[:, :7]), H[at], 1), X)
 
 
 def last_name(scores, X):
-    return (scores[:, -1].argmax(-1) == X[:, 10]).float().mean().item()
+    return (scores[:, -1].argmax(-1) == X[:, 7]).float().mean().item()
 
 
 @torch.no_grad()
 def listed_in_words(lm, number=500):
     """The share of right names at the end of lists in words."""
     generator = torch.Generator().manual_seed(0)
-    X = Sums().lists(*Sums().draw_lists(number, 3, generator))[:, :11]
-    return last_name(lm(begun(X[:, :10])), X)
+    X = Sums().lists(*Sums().draw_lists(number, 3, generator))[:, :8]
+    return last_name(lm(begun(X[:, :7])), X)
 
 
 def execute(run, options, checkpoint):

@@ -21,7 +21,7 @@ REPO = re.search(
 ).group(1)
 PAGES = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
 PAGES += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-PAGES += ['scaling_machines', 'bibliography']
+PAGES += ['scaling_machines', 'multimodal', 'bibliography']
 
 project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'

@@ -23,7 +23,8 @@ BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = ['index', 'bert', 'bert_derivatives', 'bert_published', 't5']
 PAGES += ['t5_tasks', 't5_derivatives', 'gpt', 'gpt_today', 'in_context']
-PAGES += ['scaling', 'scaling_machines', 'bibliography', 'search']
+PAGES += ['scaling', 'scaling_machines', 'multimodal', 'bibliography']
+PAGES += ['search']
 EXPLORERS = {'bert': 2, 't5_tasks': 1, 'gpt': 1}
 SIZES = {
     'desktop': {'viewport': {'width': 1280, 'height': 800}},

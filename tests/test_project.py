@@ -31,7 +31,7 @@ REPO = 'someone/some-book'
 NOTEBOOKS = sorted(CHAPTER.glob('*.ipynb'))
 BOOKS = ['bert', 'bert_derivatives', 'bert_published', 't5', 't5_tasks']
 BOOKS += ['t5_derivatives', 'gpt', 'gpt_today', 'in_context', 'scaling']
-BOOKS += ['scaling_machines']
+BOOKS += ['scaling_machines', 'multimodal']
 MACHINE_PATH = re.compile(
     r'(?<![\w.])/(?:home|Users|root|tmp|work|content|opt|mnt)/|[A-Z]:\\\\'
 )

@@ -24,6 +24,7 @@ PAGES = [
     'in_context',
     'scaling',
     'scaling_machines',
+    'multimodal',
     'bibliography',
 ]
 NOTEBOOKS = PAGES[:-1]

@@ -536,7 +536,7 @@ def begun(X):
 
 # ---- Gato: a game, and one stream for everything ----------------------------
 
-WIDTH, HEIGHT = 7, 9  # columns and rows of the game's board
+WIDTH, HEIGHT = 7, 8  # columns and rows of the game's board
 NUM_MOVES = HEIGHT - 1  # until the ball is down
 GAME_LEN = 1 + 4 * NUM_MOVES
 

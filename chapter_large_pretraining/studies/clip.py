@@ -21,7 +21,7 @@ from pictures import patches
 
 from . import runner
 
-NUM_STEPS = 600
+NUM_STEPS = 300
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
 RATE = 0.005
 NUM_FEATURES = 64

@@ -22,7 +22,7 @@ from . import runner
 NUM_STEPS = 900
 FEW_STEPS = 20  # of a run that is there to be repeated by a test
 PER_KIND = 16  # rows of each kind in a step
-RATE = 0.01
+RATE = 0.015
 NUM_GAMES = 1000
 KINDS = multimodal.Stream.kinds
 SIZES = {
@@ -77,7 +77,7 @@ class Run:
             num_heads=4,
             num_blks=2,
             max_len=multimodal.GAME_LEN,
-            init_std=0.05,
+            init_std=0.1,
         )
 
 

@@ -74,7 +74,7 @@ def check_least(part, **limits):
     """Raise ValueError for a field below its least value."""
     for name, least in limits.items():
         value = getattr(part, name)
-        if value < least:
+        if not value >= least:
             raise ValueError(f'{name} is {value}, below {least}')
 
 

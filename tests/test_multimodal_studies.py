@@ -48,6 +48,7 @@ def first_run(name):
         ('flamingo', {'texts': 2}, 'texts is 2, not one'),
         ('flamingo', {'gates': 'ajar'}, "gates is 'ajar', not one"),
         ('flamingo', {'looks': 'up'}, "looks is 'up', not one"),
+        ('flamingo', {'layers': 'last'}, "layers is 'last', not one"),
         ('gato', {'kinds': 'sounds'}, "kinds is 'sounds', not one"),
         ('gato', {'num_hiddens': 3}, 'num_hiddens is 3, below 4'),
     ],

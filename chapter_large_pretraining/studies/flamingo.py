@@ -28,6 +28,7 @@ NUM_ADDED = 5  # numbers below it are added to pictures in training
 CHANGES = {
     'Flamingo': {},
     'only the place looks': {'looks': 'at'},
+    'before the first block': {'looks': 'at', 'layers': 'first'},
     'gates open': {'gates': 'open'},
     'all trained': {'lm': 'trained'},
     'all trained and texts': {'lm': 'trained', 'texts': 1},
@@ -42,7 +43,8 @@ class Run:
     The language model `lm` is 'frozen' or 'trained' on, or 'new' and trained
     from the start. With `texts` 1, half of each batch are texts. Gates are
     'closed' at first, or always 'open'. `looks` says which tokens attend to
-    a picture: those from its place on, 'after', or this one, 'at'.
+    a picture: those from its place on, 'after', or this one, 'at'. New layers
+    stand before 'all' blocks or the 'first'.
     """
 
     change: str
@@ -52,6 +54,7 @@ class Run:
     texts: int = 0
     gates: str = 'closed'
     looks: str = 'after'
+    layers: str = 'all'
     lr: float = RATE
 
     def __post_init__(self):
@@ -61,6 +64,7 @@ class Run:
             texts=(0, 1),
             gates=('closed', 'open'),
             looks=('after', 'at'),
+            layers=('all', 'first'),
         )
         runner.check_least(self, seed=0, num_steps=1)
         if not 0 < self.lr < math.inf:
@@ -208,6 +212,8 @@ def build(run, width):
     model = kind(lm, small_config(), width, Sums().picture_id)
     if run.lm != 'frozen':
         lm.requires_grad_(True)
+    if run.layers == 'first':
+        model.gated[1:].requires_grad_(False)  # their gates stay closed
     if run.gates == 'open':
         for gated in model.gated:
             nn.init.constant_(gated.gates, 20.0)

@@ -19,7 +19,7 @@ import utils
 
 from . import runner
 
-NUM_STEPS = 900
+NUM_STEPS = 600
 FEW_STEPS = 20  # of a run that is there to be repeated by a test
 PER_KIND = 16  # rows of each kind in a step
 RATE = 0.015

@@ -686,10 +686,10 @@ class Stream:
         X = torch.cat(X, 1)
         return X, X.masked_fill(X.lt(self.moves), -100)
 
-    def batches(self, kinds, per_kind, seed=0):
-        """Endless batches of rows of some kinds, as many of each.
+    def batches(self, numbers, seed=0):
+        """Endless batches of rows: `numbers` says how many of each kind.
 
-        Inputs and labels are (num_kinds * per_kind, GAME_LEN), padded.
+        Inputs and labels are (num_rows, GAME_LEN), padded.
         """
         generator = torch.Generator().manual_seed(seed)
         makers = {
@@ -700,7 +700,9 @@ class Stream:
 
         def make():
             while True:
-                rows = [makers[kind](per_kind, generator) for kind in kinds]
+                rows = [
+                    makers[kind](n, generator) for kind, n in numbers.items()
+                ]
                 yield tuple(
                     torch.cat(
                         [

@@ -23,7 +23,7 @@ from . import runner
 
 NUM_STEPS = 600
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
-CLIP_STEPS, PRIOR_STEPS = 400, 300
+CLIP_STEPS, PRIOR_STEPS = 500, 300
 RATE = 0.01
 PER_CAPTION = 16  # pictures painted for each of ten missing combinations
 NUM_CANDIDATES = 8

@@ -278,7 +278,9 @@ def listed_in_words(lm, number=500):
 def execute(run, options, checkpoint):
     """Train and score one model, on the CPU."""
     start = time.process_time()
-    seen = seen_pictures(run.seed, min(dalle.CLIP_STEPS, run.num_steps * 2))
+    seen = seen_pictures(
+        run.seed, dalle.CLIP_STEPS if run.num_steps > FEW_STEPS else FEW_STEPS
+    )
     model = build(run, seen['train'][0].shape[-1])
     fresh = next(Sums().batches(256, seed=10**6))
     with torch.no_grad():

@@ -148,8 +148,11 @@ def seen_pictures(seed, num_steps=dalle.CLIP_STEPS):
         generator = torch.Generator().manual_seed(0)
         X = captioned.seen(torch.arange(len(captioned.labels)), generator)
         with torch.no_grad(), utils.evaluation_mode(clip):
-            H = clip.pictures.encode(X[:, 3:] - FIRST_TILE)
-        found[part] = H, captioned.labels
+            H = [
+                clip.pictures.encode(rows[:, 3:] - FIRST_TILE)
+                for rows in X.split(500)
+            ]
+        found[part] = torch.cat(H), captioned.labels
     return found
 
 
@@ -278,9 +281,8 @@ def listed_in_words(lm, number=500):
 def execute(run, options, checkpoint):
     """Train and score one model, on the CPU."""
     start = time.process_time()
-    seen = seen_pictures(
-        run.seed, dalle.CLIP_STEPS if run.num_steps > FEW_STEPS else FEW_STEPS
-    )
+    short = run.num_steps <= FEW_STEPS
+    seen = seen_pictures(run.seed, FEW_STEPS if short else dalle.CLIP_STEPS)
     model = build(run, seen['train'][0].shape[-1])
     fresh = next(Sums().batches(256, seed=10**6))
     with torch.no_grad():

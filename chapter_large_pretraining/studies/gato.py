@@ -20,7 +20,7 @@ import utils
 from . import runner
 
 NUM_STEPS = 700
-FEW_STEPS = 20  # of a run that is there to be repeated by a test
+FEW_STEPS = 10  # of a run that is there to be repeated by a test
 ROWS = {'text': 8, 'picture': 12, 'game': 32}  # of each kind in a step
 RATE = 0.015
 NUM_GAMES = 1000

@@ -187,6 +187,9 @@ def plot_pictures(pictures, titles=None, num_cols=8):
     for i, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if i < n:
+            ax.set_axis_on()
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_color('0.8')
             ax.imshow(pictures[i].cpu().tolist(), cmap='Greys', **limits)
             if titles:
                 ax.set_title(titles[i], fontsize=6, parse_math=False)

@@ -248,11 +248,17 @@ def by_stream(run, options, checkpoint, train, test, judge):
     }
 
 
+@torch.no_grad()
+def picture_vectors(clip, rows):
+    """CLIP's vectors of the pictures at the end of rows, (n, 32)."""
+    parts = (rows[:, -PICTURE_LEN:] - FIRST_TILE).split(500)
+    return torch.cat([clip.pictures(tiles) for tiles in parts])
+
+
 def code_batches(clip, codes, captioned, seed):
     """Endless rows of caption, code and picture: (64, 3 + 8 + 49)."""
     for X in captioned.batches(64, seed):
-        with torch.no_grad():
-            code = codes(clip.pictures(X[:, 3:] - FIRST_TILE))
+        code = codes(picture_vectors(clip, X))
         yield torch.cat((X[:, :3], code, X[:, 3:]), 1)
 
 
@@ -260,8 +266,7 @@ def fit_codes(clip, captioned):
     """Codes of CLIP's vectors of training pictures."""
     at = torch.arange(len(captioned.labels))
     X = captioned.seen(at, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return multimodal.Codes(clip.pictures(X[:, 3:] - FIRST_TILE))
+    return multimodal.Codes(picture_vectors(clip, X))
 
 
 def by_codes(run, options, checkpoint, train, test, judge):

@@ -20,7 +20,7 @@ from multimodal import FIRST_TILE, Sums, begun
 
 from . import dalle, runner
 
-NUM_STEPS = 300
+NUM_STEPS = 400
 FEW_STEPS = 10  # of a run that is there to be repeated by a test
 LM_STEPS = 500
 RATE = 0.005

@@ -577,9 +577,14 @@ class Catch:
         return self.balls[:, self.row] == self.paddle
 
 
-def expert(game):
+def all_knowing(game):
     """Moves towards where the ball will come down."""
     return (game.balls[:, -1] - game.paddle).sign()
+
+
+def expert(game):
+    """The same from the second look on; before, nobody can know."""
+    return all_knowing(game) * (game.row > 0)
 
 
 def follow(game):
@@ -640,13 +645,13 @@ class Stream:
     game as its expert plays it; `labels` are -100 where nothing is to be
     predicted: for what was seen, not said or done (Reed et al., 2022,
     section 2.3). `facts` is a `corpora.FactWorld`, `digits` (n, 8, 8) has
-    pixels from 0 to 16.
+    pixels from 0 to 16, and `player` is who plays.
     """
 
     kinds = 'text', 'picture', 'game'
 
-    def __init__(self, facts, digits, labels):
-        self.facts, self.labels = facts, labels
+    def __init__(self, facts, digits, labels, player=expert):
+        self.facts, self.labels, self.player = facts, labels, player
         tiles = [f'tile {i}' for i in range(NUM_TILES)]
         numbers = [f'{i}' for i in range(max(WIDTH, HEIGHT))]
         parts = DIGITS, tiles, numbers, ('left', 'stay', 'right')
@@ -680,7 +685,7 @@ class Stream:
         game = Catch(n, generator)
         X = [torch.full((n, 1), self.game_mark)]
         while game.row < NUM_MOVES:
-            moves = expert(game)
+            moves = self.player(game)
             X += [self.number + game.seen(), self.moves + 1 + moves[:, None]]
             game.move(moves)
         X = torch.cat(X, 1)

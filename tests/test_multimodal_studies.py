@@ -50,6 +50,7 @@ def first_run(name):
         ('flamingo', {'looks': 'up'}, "looks is 'up', not one"),
         ('flamingo', {'layers': 'last'}, "layers is 'last', not one"),
         ('gato', {'kinds': 'sounds'}, "kinds is 'sounds', not one"),
+        ('gato', {'player': 'dreams'}, "player is 'dreams', not one"),
         ('gato', {'num_hiddens': 3}, 'num_hiddens is 3, below 4'),
     ],
 )

@@ -96,13 +96,15 @@ class Measured:
 
     `in_blocks` are parameters. `text` is the share of facts told in training
     whose answer comes first, `picture` that of test pictures named rightly,
-    `game` that of balls caught in new games.
+    `game` that of balls caught in new games. `moves` is the share of moves
+    foretold in new games of the player whose games were read.
     """
 
     in_blocks: int
     text: float
     picture: float
     game: float
+    moves: float
     seconds: float
 
     def __post_init__(self):
@@ -118,18 +120,22 @@ def load():
     ]
 
 
+@torch.no_grad()
 def scores(model, test, seed=1):
-    """Shares of facts, test pictures and new games that come out right."""
+    """Shares of facts, test pictures, games and moves that come out right."""
     generator = torch.Generator().manual_seed(seed)
     game = multimodal.Catch(NUM_GAMES, generator)
+    X, labels = test.play(NUM_GAMES, generator)
     at = torch.arange(len(test.labels))
     with utils.evaluation_mode(model):
         multimodal.play(model, test, game)
+        foretold = model(X[:, :-1]).argmax(-1) == labels[:, 1:]
         named = multimodal.name_pictures(model, test, at) == test.labels
         return {
             'text': multimodal.recall(model, test),
             'picture': named.float().mean().item(),
             'game': game.caught().float().mean().item(),
+            'moves': foretold.sum().item() / (labels >= 0).sum().item(),
         }
 
 
@@ -137,8 +143,8 @@ def execute(run, options, checkpoint):
     """Train and score one model, on the CPU."""
     start, (stream, test) = time.process_time(), load()
     if run.player == 'knows':
-        stream = copy.copy(stream)
-        stream.player = multimodal.all_knowing
+        stream, test = copy.copy(stream), copy.copy(test)
+        stream.player = test.player = multimodal.all_knowing
     torch.manual_seed(run.seed)
     model = utils.GPT(run.config(len(stream.vocab)))
     runner.train(

@@ -44,6 +44,7 @@ BLOCKS = 'chapter_large_pretraining/studies/blocks.csv'
 EXPERTS = 'chapter_large_pretraining/studies/experts.csv'
 EXAMPLES = 'chapter_large_pretraining/studies/examples.csv'
 MODULE = 'chapter_large_pretraining/multimodal.py'
+PAIRS = 'chapter_large_pretraining/studies/clip.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 
 INDEX = Sabotage(
@@ -3533,8 +3534,9 @@ MULTIMODAL = Sabotage(
                 'one look is two',
                 (
                     (
-                        'mm.share_caught(mm.watch(mm.one_look), mm.one_look)',
-                        'mm.share_caught(mm.watch(mm.two_looks), '
+                        'mm.share_caught(mm.watch(mm.one_look, 5000), '
+                        'mm.one_look)',
+                        'mm.share_caught(mm.watch(mm.two_looks, 5000), '
                         'mm.two_looks)',
                     ),
                 ),
@@ -3567,6 +3569,25 @@ MULTIMODAL = Sabotage(
                     ),
                 ),
                 ('but less often than for captions that were shown',),
+            ),
+            Patch(
+                'changed rows of clip.csv',
+                tuple(
+                    (old, new, PAIRS)
+                    for old, new in (
+                        ('0.3660968542098999', '0.7'),
+                        ('0.5405982732772827', '0.75'),
+                        ('0.29985755681991577', '0.76'),
+                        ('0.7264957427978516', '0.2'),
+                    )
+                ),
+                (
+                    'recorded: pairs bring 0.2 more than words predicted, in '
+                    'each run',
+                    'recorded: small batches cost 0.12 in each run',
+                    'recorded: a temperature of 1 costs 0.25 in each run',
+                    'recorded: without the order of words it is within 0.1',
+                ),
             ),
         ),
     ),

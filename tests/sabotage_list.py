@@ -3519,6 +3519,16 @@ MULTIMODAL = Sabotage(
                 ),
             ),
             Patch(
+                'one prompt and many change places',
+                (
+                    (
+                        'choose_class(single), choose_class(several), shown',
+                        'choose_class(several), choose_class(single), shown',
+                    ),
+                ),
+                ('many prompts are better than one, for both',),
+            ),
+            Patch(
                 'each place reads itself alone',
                 (
                     (

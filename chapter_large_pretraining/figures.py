@@ -116,13 +116,15 @@ def check_maps(maps):
         )
 
 
-def plot_attention(maps, queries, keys=None, titles=None):
+def plot_attention(
+    maps, queries, keys=None, titles=None, label='attention weight'
+):
     """Draw attention weights, one picture per head. Returns the figure.
 
     `maps` is (num_rows, num_cols, num_queries, num_keys), for example
-    blocks by heads; `titles` has num_rows * num_cols entries. Raises
-    ValueError for maps of another shape, weights outside [0, 1], and tokens
-    or titles that do not fit.
+    blocks by heads; `titles` has num_rows * num_cols entries, `label` says
+    what is shown. Raises ValueError for maps of another shape, weights
+    outside [0, 1], and tokens or titles that do not fit.
     """
     check_maps(maps)
     num_rows, num_cols, *shape = maps.shape
@@ -144,7 +146,7 @@ def plot_attention(maps, queries, keys=None, titles=None):
         ax.tick_params(labelleft=i % num_cols == 0)
         if titles:
             ax.set_xlabel(titles[i])
-    fig.colorbar(image, ax=axes, shrink=0.5, label='attention weight')
+    fig.colorbar(image, ax=axes, shrink=0.5, label=label)
     return fig
 
 
@@ -155,6 +157,44 @@ def head_titles(num_blks, num_heads):
         for i in range(num_blks)
         for j in range(num_heads)
     ]
+
+
+def plot_pictures(pictures, titles=None, num_cols=8):
+    """Draw pictures in a grid, ink dark on paper. Returns the figure.
+
+    `pictures` is (n, height, width), scaled from the least to the greatest
+    value of all. Raises ValueError for another shape and titles that do not
+    fit.
+    """
+    if pictures.dim() != 3 or 0 in pictures.shape:
+        raise ValueError(
+            f'pictures of shape {tuple(pictures.shape)} are not (n, height, '
+            'width), each at least 1'
+        )
+    n = len(pictures)
+    if titles is not None and len(titles) != n:
+        raise ValueError(f'{len(titles)} titles for {n} pictures')
+    num_cols = min(num_cols, n)
+    num_rows = -(-n // num_cols)
+    height = 1.3 if titles else 0.9
+    fig, axes = plt.subplots(
+        num_rows,
+        num_cols,
+        squeeze=False,
+        layout='constrained',
+        figsize=(0.9 * num_cols, height * num_rows),
+    )
+    limits = {'vmin': pictures.min().item(), 'vmax': pictures.max().item()}
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i < n:
+            ax.set_axis_on()
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_color('0.8')
+            ax.imshow(pictures[i].cpu().tolist(), cmap='Greys', **limits)
+            if titles:
+                ax.set_title(titles[i], fontsize=6, parse_math=False)
+    return fig
 
 
 def plot_history(histories, x='tokens', ax=None):

@@ -23,6 +23,7 @@ from corpora.questions import PHRASINGS, QuestionWorld  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
 from derivatives import two_stream_mask  # noqa: E402
 from pictures import window_mask  # noqa: E402
+from multimodal import last_picture_mask  # noqa: E402
 from utils import causal_mask, padding_mask, prefix_mask  # noqa: E402
 
 INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'
@@ -552,6 +553,104 @@ def swin():
     return drawing
 
 
+def clip():
+    pairs = (
+        ('á', 'a with acute'),
+        ('ñ', 'n with tilde'),
+        ('ö', 'o with diaeresis'),
+    )
+    drawing = Drawing(
+        620,
+        290,
+        'CLIP: two towers and a table of scores',
+        'Three pictures of letters, one below the other, go into a tower for '
+        'pictures, three names beside each other into a tower for texts. '
+        'Where the row of a picture and the column of a name meet stands '
+        'their score. The scores on the diagonal, of a letter and its own '
+        'name, are dark: they are to be the highest in their row and column.',
+    )
+    drawing.rectangle(100, 150, 110, 120, '#f4f7fa', BLUE, 8)
+    drawing.text(155, 210, 'picture tower', BLUE)
+    drawing.rectangle(258, 60, 342, 34, '#f4f7fa', BLUE, 8)
+    drawing.text(429, 77, 'text tower', BLUE)
+    for i, (letter, name) in enumerate(pairs):
+        x, y = 316 + 114 * i, 170 + 40 * i
+        drawing.token(40, y, letter)
+        drawing.line(56, y, 100, y, QUIET, 1.5)
+        drawing.line(210, y, 258, y, QUIET, 1.5)
+        drawing.text(x, 32, name)
+        drawing.arrow(x, 42, 60)
+        drawing.arrow(x, 94, 144)
+        for j in range(3):
+            fill = BLUE if i == j else PALE
+            place = 260 + 114 * j, y - 17
+            drawing.rectangle(*place, 110, 34, fill, round=2)
+            color = 'white' if i == j else INK
+            drawing.text(place[0] + 55, y, f'{i + 1}, {j + 1}', color)
+    return drawing
+
+
+def flamingo():
+    tokens = ['<picture>', 'dax', ';', '<picture>', 'wug', ';']
+    is_picture = torch.tensor([token == '<picture>' for token in tokens])
+    mask = last_picture_mask(is_picture[None], 1)[0, 0]
+    drawing = Drawing(
+        640,
+        300,
+        'Flamingo: gated cross-attention before a frozen block',
+        'Left: the state of a text goes up through a new layer, '
+        'cross-attention to pictures and a feed-forward network, each times '
+        'the tangent of a gate, and then through a block of the language '
+        'model, which is frozen. The pictures come from an encoder that is '
+        'frozen as well. Right: the mask of a text with two pictures. Each '
+        'token attends to the last picture before it or at its place.',
+    )
+    boxes = (
+        (34, 'block of the language model', 'frozen', BLUE),
+        (100, '+ tanh(b) x feed-forward', 'new', ORANGE),
+        (166, '+ tanh(a) x cross-attention', 'new', ORANGE),
+    )
+    for y, what, state, color in boxes:
+        drawing.rectangle(20, y, 220, 44, '#f4f7fa', color, 8)
+        drawing.text(130, y + 15, what, color, size=13)
+        drawing.text(130, y + 33, state, QUIET, size=12)
+        drawing.arrow(130, y + 66, y + 44)
+    drawing.text(130, 248, 'state of the text')
+    drawing.rectangle(290, 166, 120, 44, '#f4f7fa', BLUE, 8)
+    drawing.text(350, 181, 'picture encoder', BLUE, size=13)
+    drawing.text(350, 199, 'frozen', QUIET, size=12)
+    drawing.line(240, 188, 290, 188, QUIET, 1.5)
+    drawing.arrow(350, 240, 210)
+    drawing.text(350, 252, 'pictures')
+    drawing.text(350, 275, 'a, b begin at 0', ORANGE, size=12)
+    drawing.pattern(544, 104, mask, tokens, ['picture 1', 'picture 2'])
+    return drawing
+
+
+def gato():
+    tokens = ['<game>', '0', '1', '4', 'right', '1', '3', '5']
+    mask = causal_mask(len(tokens))
+    drawing = Drawing(
+        790,
+        280,
+        'Gato: what is seen and what is done in one stream',
+        'Left: eight tokens, the mark of a game, row and columns of ball and '
+        'paddle, the move right, and the next three numbers go into a decoder '
+        'in which each token is joined to itself and to those before it. '
+        'Only above the last number before a move something comes out, the '
+        'move: first right, then right again. Right: the attention pattern, a '
+        'triangle.',
+    )
+    outputs = drawing.stack(60, 222, mask, tokens, 'Transformer decoder')
+    for i in (3, 7):
+        drawing.output(outputs[i], 'right')
+    for first, name in ((1, 'seen'), (5, 'seen')):
+        drawing.text(60 + 62 * (first + 1), 256, name, QUIET, size=12)
+    drawing.text(60 + 62 * 4, 256, 'done', ORANGE, size=12)
+    drawing.pattern(600, 90, mask, tokens, tokens)
+    return drawing
+
+
 def icon():
     drawing = Drawing(
         96,
@@ -579,6 +678,9 @@ DRAWINGS = (
     after_pretraining,
     vit,
     swin,
+    clip,
+    flamingo,
+    gato,
 )
 
 

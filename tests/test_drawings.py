@@ -30,7 +30,7 @@ def test_redrawing_changes_nothing(tmp_path):
     command = [sys.executable, str(IMG / 'draw.py'), str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
-    assert len(NAMES) == 15
+    assert len(NAMES) == 20
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (IMG / name).read_bytes(), (
             f'{name} is not what its code draws: run "make drawings"'
@@ -120,6 +120,7 @@ def test_notebooks_show_the_drawings_as_they_are():
         'in_context',
         'after_pretraining',
         'vision',
+        'multimodal',
     ):
         shown |= stored_drawings(name)
     for name, svg in shown.items():

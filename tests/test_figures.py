@@ -17,6 +17,7 @@ from figures import (
     plot_dots,
     plot_history,
     plot_pattern,
+    plot_pictures,
     plot_power_law,
     plot_runs,
     print_runs,
@@ -92,6 +93,30 @@ def test_pattern_of_what_is_no_mask_raises(mask):
     shape = tuple(mask.shape)
     with pytest.raises(ValueError, match=re.escape(f'{mask.dtype} {shape}')):
         plot_pattern(mask, list('abc')[: shape[0]])
+
+
+def test_pictures_stand_in_a_grid_and_share_their_range():
+    pictures = torch.arange(12.0).view(3, 2, 2)
+    fig = plot_pictures(pictures, ['a', 'b', '$c'], 2)
+    assert len(fig.axes) == 4
+    images = [ax.images[0] for ax in fig.axes[:3]]
+    assert not fig.axes[3].images
+    assert [ax.get_title() for ax in fig.axes] == ['a', 'b', '$c', '']
+    assert images[2].get_array().tolist() == [[8, 9], [10, 11]]
+    assert {image.get_clim() for image in images} == {(0, 11)}
+
+
+@pytest.mark.parametrize(
+    'shape, titles, message',
+    [
+        ((2, 2), None, r'shape \(2, 2\) are not'),
+        ((0, 2, 2), None, r'shape \(0, 2, 2\) are not'),
+        ((2, 2, 2), ['a'], '1 titles for 2 pictures'),
+    ],
+)
+def test_pictures_that_do_not_fit_raise(shape, titles, message):
+    with pytest.raises(ValueError, match=message):
+        plot_pictures(torch.zeros(shape), titles)
 
 
 def test_attention_figure_draws_the_weights():

@@ -284,8 +284,9 @@ def test_the_first_cell_installs_all_that_is_imported():
     names = set().union(*map(imported, sources)) - ours
     needed = re.search("needed = '(.+)'", bootstrap(REPO, '')).group(1)
     needed = re.sub('==[^,]+', '', needed).replace('scikit-', 'sk').split(',')
-    # d2l is imported by d2l_import.py, by its name; gguf is an extra
-    others = names - sys.stdlib_module_names - ON_COLAB - {'gguf'}
+    # d2l is imported by d2l_import.py, by its name; two are extras
+    extras = {'gguf', 'mlxtend'}
+    others = names - sys.stdlib_module_names - ON_COLAB - extras
     assert others | {'d2l'} == set(needed)
 
 

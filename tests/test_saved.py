@@ -67,7 +67,7 @@ def kept():
     """All definitions of utils and of the modules of the chapter."""
     chapter = ROOT / 'chapter_large_pretraining'
     names = 'successors', 'finetuning', 'laws', 'derivatives', 'text_to_text'
-    names += ('pictures',)
+    names += 'pictures', 'multimodal'
     paths = [ROOT / 'utils.py', *(chapter / f'{x}.py' for x in names)]
     paths += [chapter / 'corpora' / 'facts.py']
     names = 'preferences', 'reasoning'

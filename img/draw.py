@@ -22,8 +22,8 @@ from corpora import FRENCH_NOUNS, sums  # noqa: E402
 from corpora.questions import PHRASINGS, QuestionWorld  # noqa: E402
 from corpora.storage import write_whole  # noqa: E402
 from derivatives import two_stream_mask  # noqa: E402
-from pictures import window_mask  # noqa: E402
 from multimodal import last_picture_mask  # noqa: E402
+from pictures import window_mask  # noqa: E402
 from utils import causal_mask, padding_mask, prefix_mask  # noqa: E402
 
 INK, QUIET, PALE = '#1a1a1a', '#595959', '#e3ecf3'

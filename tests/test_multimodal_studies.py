@@ -1,7 +1,6 @@
 """The studies of CLIP, DALL-E, Flamingo and Gato: plans, parts, records."""
 
 import dataclasses
-import math
 import shlex
 
 import pytest
@@ -67,13 +66,12 @@ def test_what_no_study_takes_is_refused(name, change):
 
 
 @EACH
-@pytest.mark.parametrize('value', [-1, math.nan])
-def test_a_measure_below_zero_or_no_number_is_refused(name, value):
+def test_a_measure_below_zero_is_refused(name):
     Measured = STUDIES[name].Measured
     fields = [field.name for field in dataclasses.fields(Measured)]
     for field in fields:
-        values = dict.fromkeys(fields, 1) | {field: value}
-        with pytest.raises(ValueError, match=f'{field} is {value}'):
+        values = dict.fromkeys(fields, 1) | {field: -1}
+        with pytest.raises(ValueError, match=f'{field} is -1'):
             Measured(**values)
 
 

@@ -3543,6 +3543,19 @@ AFTER_PRETRAINING = Sabotage(
                     ),
                 ),
             ),
+            Patch(
+                'the sums of other questions are their own',
+                (
+                    (
+                        'others_of = truths_of[1:] + truths_of[:1]',
+                        'others_of = truths_of',
+                    ),
+                ),
+                (
+                    'both name the right sum more often than that of other '
+                    'numbers',
+                ),
+            ),
         ),
         (
             Patch(

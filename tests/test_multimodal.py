@@ -220,6 +220,72 @@ def test_open_gates_let_later_tokens_see():
     assert torch.allclose(Y[:, :1], model(X[:, :1], pictures), atol=1e-6)
 
 
+ROTARY = utils.Config(
+    40, num_hiddens=16, num_heads=2, num_blks=3, max_len=8, rotary_base=100.0
+)
+
+
+def test_the_last_blocks_are_the_whole_gpt():
+    torch.manual_seed(0)
+    lm = utils.GPT(ROTARY)
+    top = mm.LastBlocks(lm, 2)
+    model = mm.Flamingo(top, ROTARY, 6, picture_id=0)
+    X, pictures = torch.tensor([[0, 3, 4], [0, 5, 6]]), random(2, 1, 3, 6)
+    assert torch.equal(model(X, pictures), lm(X))
+    assert len(model.gated) == 2 and len(top.kept) == 2
+    with torch.no_grad():  # what was kept is not computed again
+        for p in lm.blks[0].parameters():
+            p.add_(1.0)
+    assert not torch.equal(model(X, pictures), lm(X))
+    assert top.token_embedding(X[[1, 1]]).shape == (2, 3, 16)
+
+
+@pytest.mark.parametrize('num_blks', [0, 4])
+def test_blocks_that_a_gpt_does_not_have_are_refused(num_blks):
+    with pytest.raises(ValueError, match=f'num_blks is {num_blks}, of 3'):
+        mm.LastBlocks(utils.GPT(ROTARY), num_blks)
+
+
+def test_learned_positions_are_refused():
+    with pytest.raises(ValueError, match='are learned'):
+        mm.LastBlocks(utils.GPT(CONFIG), 1)
+
+
+class ByWord:
+    """A tokenizer with a token for each word."""
+
+    def encode(self, text):
+        words = text.replace('.', ' .').replace('>', '> ').split()
+        known = ['<|endoftext|>', 'A', '.', *mm.CAPTION_WORDS]
+        return types.SimpleNamespace(ids=[known.index(w) for w in words])
+
+
+def test_captions_are_spelled():
+    words = torch.tensor([[1, 2, 11], [0, 3, 4]])
+    assert mm.spelled(ByWord(), words).tolist() == [
+        [0, 1, 4, 5, 14, 2],
+        [0, 1, 3, 6, 7, 2],
+    ]
+
+
+def test_captions_are_predicted_among_their_words_and_scored_among_all():
+    torch.manual_seed(0)
+    model = mm.Flamingo(utils.GPT(ROTARY), ROTARY, 6, picture_id=0)
+    X = mm.spelled(ByWord(), torch.tensor([[1, 2, 11], [0, 3, 4]]))
+    pictures, ids = random(2, 1, 3, 6), torch.arange(3, 17)
+    loss, n = mm.caption_loss(model, (X, pictures, ids))
+    scores = model(X[:, :-1], pictures)[:, 1:4, 3:17]
+    expected, m = utils.token_loss(scores, X[:, 2:5] - 3)
+    assert n == m == 6
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+    def reads(X, pictures, last):
+        best = torch.tensor([[4, 5, 14], [3, 6, 8]])
+        return nn.functional.one_hot(best, 40).float()[:, -last:]
+
+    assert mm.captions_right(reads, X, pictures) == 0.5
+
+
 def test_sums_and_lists_are_texts():
     sums = mm.Sums()
 
@@ -361,3 +427,17 @@ def test_recall_and_names_by_a_model_that_knows(stream):
 
 def test_patches_are_those_of_pictures():
     assert patches(torch.zeros(2, 14, 14), 2).shape == (2, 49, 4)
+
+
+def test_the_commonest_answer_by_hand():
+    facts = types.SimpleNamespace(
+        questions=torch.tensor([[1, 2, 3], [4, 5, 0]]),
+        answers=torch.tensor([[7, 7, 8], [9, 6, 0]]),
+    )
+    assert mm.commonest_answers(facts) == pytest.approx(3 / 5)
+
+
+def test_any_player_can_be_watched():
+    counts = mm.watch(mm.one_look, 50, player=lambda g: -torch.ones(50).long())
+    assert counts[:, 0].sum() == 50 * mm.NUM_MOVES
+    assert counts[:, 1:].sum() == 0

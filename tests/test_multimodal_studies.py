@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import types
 
 import pytest
 import torch
@@ -221,6 +222,58 @@ def test_a_model_that_knows_sums_and_lists_gets_them_all():
     X = sums.sums(a, b)
     assert flamingo.sum_share(read(mm.begun(X[:, :4])), X) == 1
     assert flamingo.listed_in_words(read) == 1
+
+
+def test_vectors_are_averaged_by_rows():
+    H = torch.arange(49.0)[None, :, None]
+    assert flamingo.by_rows(H).flatten().tolist() == [
+        3.0 + 7 * i for i in range(7)
+    ]
+
+
+class Fits(nn.Module):
+    """Says that each text fits each picture, the first of them best."""
+
+    def encode(self, tiles):
+        return torch.zeros(len(tiles), 49, 6)
+
+    def forward(self, X):
+        Y = torch.ones(len(X), 1)
+        Y[0] = 2
+        return Y
+
+
+def test_rivals_of_a_model_that_writes_captions(monkeypatch):
+    clip = nn.Module()
+    clip.pictures = clip.texts = Fits()
+    monkeypatch.setattr(mm, 'spelled', lambda tokenizer, words: words)
+    monkeypatch.setattr(mm, 'captions_right', lambda model, X, seen: 0.25)
+    first, other = [0, 2, 4], [1, 3, 9]
+    rows = torch.tensor([first, first, first, other])
+    rows = torch.cat((rows, torch.full((4, 49), mm.FIRST_TILE)), 1)
+    assert flamingo.caption_shares(None, clip, None, rows) == {
+        'SmolLM2 with gates': 0.25,
+        'CLIP, one of forty': 0.75,
+        'the commonest caption': 0.75,
+    }
+
+
+def test_captions_go_with_their_pictures(monkeypatch):
+    digits = torch.randint(256, (40, 28, 28)).byte()
+    data = mm.Captioned(digits, torch.arange(40) % 10)
+    monkeypatch.setattr(dalle, 'load', lambda: (data, None, None))
+    monkeypatch.setattr(mm, 'spelled', lambda tokenizer, words: words)
+
+    class Numbers:
+        def encode(self, text):
+            ids = [mm.CAPTION_WORDS.index(text.strip())]
+            return types.SimpleNamespace(ids=ids)
+
+    H = torch.arange(40.0)[:, None, None].expand(40, 49, 2)
+    X, pictures, ids = next(flamingo.captions(Numbers(), H, 0))
+    at = pictures[:, 0, 0, 0].long()
+    assert torch.equal(X, flamingo.ways(data)[at, :3])
+    assert ids.tolist() == [*range(14)]
 
 
 # ---- The recorded rows ----

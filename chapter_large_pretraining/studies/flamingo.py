@@ -137,6 +137,12 @@ def language_model(seed, num_steps=LM_STEPS):
     return model.state_dict()
 
 
+def ways(captioned):
+    """Rows of all pictures, each in a way that CLIP was shown."""
+    generator = torch.Generator().manual_seed(0)
+    return captioned.seen(torch.arange(len(captioned.labels)), generator)
+
+
 @functools.cache
 def seen_pictures(seed, num_steps=dalle.CLIP_STEPS):
     """What CLIP's tower makes of pictures, and their digits, by part.
@@ -145,12 +151,10 @@ def seen_pictures(seed, num_steps=dalle.CLIP_STEPS):
     """
     clip, found = dalle.trained_clip(seed, num_steps), {}
     for part, captioned in zip(('train', 'test'), dalle.load(), strict=False):
-        generator = torch.Generator().manual_seed(0)
-        X = captioned.seen(torch.arange(len(captioned.labels)), generator)
         with torch.no_grad(), utils.evaluation_mode(clip):
             H = [
                 clip.pictures.encode(rows[:, 3:] - FIRST_TILE)
-                for rows in X.split(500)
+                for rows in ways(captioned).split(500)
             ]
         found[part] = torch.cat(H), captioned.labels
     return found
@@ -276,6 +280,64 @@ def listed_in_words(lm, number=500):
     generator = torch.Generator().manual_seed(0)
     X = Sums().lists(*Sums().draw_lists(number, 3, generator))[:, :8]
     return last_name(lm(begun(X[:, :7])), X)
+
+
+# ---- Captions by a published model ----
+
+
+def by_rows(H):
+    """Means of the rows of 7 x 7 vectors, for one picture in a text.
+
+    From (n, 49, width) to (n, 1, 7, width).
+    """
+    return H.unflatten(1, (7, 7)).mean(2)[:, None]
+
+
+def captions(tokenizer, H, seed):
+    """Endless batches for `caption_loss`, of the pictures of training.
+
+    `H` are their vectors as `seen_pictures` has them.
+    """
+    X = multimodal.spelled(tokenizer, ways(dalle.load()[0])[:, :3])
+    ids = torch.tensor(
+        [tokenizer.encode(f' {w}').ids[0] for w in multimodal.CAPTION_WORDS]
+    )
+    generator = torch.Generator().manual_seed(seed)
+
+    def make():
+        while True:
+            at = torch.randint(len(X), (32,), generator=generator)
+            yield X[at], by_rows(H[at]), ids
+
+    return make()
+
+
+@torch.no_grad()
+def caption_shares(model, clip, tokenizer, rows):
+    """Shares of captions that are right, of a model and of two rivals.
+
+    `rows` are captions and pictures. CLIP chooses one of all forty captions,
+    and who sees nothing says the commonest of `rows`.
+    """
+    words, tiles = rows[:, :3], rows[:, 3:] - FIRST_TILE
+    forty = torch.cartesian_prod(
+        torch.arange(2), torch.arange(2, 4), torch.arange(4, 14)
+    )
+    chosen = (clip.pictures(tiles) @ clip.texts(forty).T).argmax(1)
+    counts = words.unique(dim=0, return_counts=True)[1]
+    return {
+        'SmolLM2 with gates': multimodal.captions_right(
+            model,
+            multimodal.spelled(tokenizer, words),
+            by_rows(clip.pictures.encode(tiles)),
+        ),
+        'CLIP, one of forty': (forty[chosen] == words)
+        .all(1)
+        .float()
+        .mean()
+        .item(),
+        'the commonest caption': counts.max().item() / len(rows),
+    }
 
 
 def execute(run, options, checkpoint):

@@ -118,7 +118,8 @@ def test_the_record_is_that_of_its_commands_and_whole(path):
 @pytest.mark.parametrize('path', RECORDED, ids=lambda path: path.stem)
 def test_the_cheapest_recorded_row_can_be_made_again(path):
     rows, _ = answers.STUDY.read(path)
-    row = min(rows, key=lambda row: row.measured.seconds)
+    own = [row for row in rows if row.measured.seconds > 1]  # own training
+    row = min(own or rows, key=lambda row: row.measured.seconds)
     again = runner.repeat(answers.STUDY, row, device='cpu')
     expected = json.loads(row.measured.measures)
     found = json.loads(again.measures)

@@ -3,9 +3,12 @@
 import base64
 import copy
 import hashlib
+import html
 import json
+import re
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +17,9 @@ from torch.nn import functional as F
 
 from corpora import BOS, EOS, MASK, SEP
 from figures import fill_page, show, show_page
-from utils import answer, bucket, evaluation_mode
+from utils import BERT, GPT, T5, Config, answer, bucket, evaluation_mode
 
-KINDS = 'gpt', 'bert', 't5'
+KINDS = {'gpt': GPT, 'bert': BERT, 't5': T5}
 NEEDED = 'num_hiddens', 'num_heads', 'head_width', 'pre_norm', 'rms_norm'
 NEEDED += 'norm_eps', 'activation', 'mlm_transform'
 UNUSED = 'pooler.', 'nsp.'
@@ -220,6 +223,48 @@ def model_page(
         'weights': base64.b64encode(zlib.compress(content, 9)).decode(),
     }
     return fill_page('try_it', data), fingerprint_of(tensors, content)
+
+
+def model_of(data):
+    """The model that the data of a page hold, in evaluation mode."""
+    content = zlib.decompress(base64.b64decode(data['weights']))
+    at, state = 0, {}
+    for name, shape, bits, scale in data['tensors']:
+        size = int(np.prod(shape)) * bits // 8
+        part = np.frombuffer(content[at : at + size], f'<i{bits // 8}')
+        values = part.astype(np.float32).reshape(shape) * np.float32(scale)
+        state[name] = torch.from_numpy(values)
+        at += size
+    options = {k: v for k, v in data['config'].items() if k != 'buckets'}
+    first = next(name for name in state if name.endswith('layer.0.weight'))
+    positions = state.get('pos_embedding.weight', torch.ones(512))
+    config = Config(
+        state['token_embedding.weight'].shape[0],
+        num_blks=len({x.split('blks.')[1][0] for x in state if 'blks.' in x}),
+        max_len=len(positions),
+        ffn_num_hiddens=state[first].shape[0],
+        bias=any(name.endswith('W_o.bias') for name in state),
+        **options,
+    )
+    model = KINDS[data['kind']](config)
+    model.load_state_dict(state, strict=False)  # without tied and unused ones
+    return model.eval()
+
+
+def stored_model(path):
+    """The model that a notebook's page of `show_model` stores.
+
+    Its weights are rounded as the page has them, and it takes texts as long
+    as the page does. Raises ValueError for a notebook without such a page.
+    """
+    for cell in json.loads(Path(path).read_text(encoding='utf-8'))['cells']:
+        for output in cell.get('outputs', []):
+            frame = ''.join(output.get('data', {}).get('text/html', ''))
+            if 'data-fingerprint' in frame:
+                page = html.unescape(frame)
+                data = re.search('id="data">(.*?)</script>', page, re.DOTALL)
+                return model_of(json.loads(data[1]))
+    raise ValueError(f'{path} stores no model')
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import watched, without_browser
+from execute import CHAPTER
 from frames import data_of, page_of
 from test_explorer import stored_frames
 
@@ -21,7 +22,7 @@ import corpora
 import in_page
 from corpora import BOS, NUM_SPECIAL, SEP
 from figures import fill_page
-from in_page import model_page, rounded, show_model
+from in_page import model_of, model_page, rounded, show_model, stored_model
 from utils import BERT, GPT, T5, Config, answer, record_attention
 
 
@@ -171,35 +172,21 @@ def test_scores_are_those_of_pytorch(kind, change, open_page):
 STORED = {'in_context': GPT, 'bert': BERT, 't5_tasks': T5}
 
 
-def stored_model(data):
-    """The model that a page holds, in PyTorch."""
-    kind = {'gpt': GPT, 'bert': BERT, 't5': T5}[data['kind']]
-    content = zlib.decompress(base64.b64decode(data['weights']))
-    at, state = 0, {}
-    for name, shape, bits, scale in data['tensors']:
-        size = int(np.prod(shape)) * bits // 8
-        part = np.frombuffer(content[at : at + size], f'<i{bits // 8}')
-        values = part.astype(np.float32).reshape(shape) * np.float32(scale)
-        state[name] = torch.from_numpy(values)
-        at += size
-    options = {k: v for k, v in data['config'].items() if k != 'buckets'}
-    first = next(name for name in state if name.endswith('layer.0.weight'))
-    blks = {name.split('blks.')[1][0] for name in state if 'blks.' in name}
-    model = kind(
-        Config(
-            state['token_embedding.weight'].shape[0],
-            num_blks=len(blks),
-            max_len=state.get('pos_embedding.weight', torch.ones(512)).shape[
-                0
-            ],
-            ffn_num_hiddens=state[first].shape[0],
-            bias=any(name.endswith('W_o.bias') for name in state),
-            **options,
-        )
-    )
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and len(missing) < 8
-    return model.eval()
+@pytest.mark.parametrize('name', STORED)
+def test_stored_models_are_read_from_notebooks(name):
+    model = stored_model(CHAPTER / f'{name}.ipynb')
+    assert isinstance(model, STORED[name]) and not model.training
+    (frame,) = stored_frames(name, in_page.TITLE)
+    data = data_of(page_of(frame))
+    again, _ = in_page.pack(in_page.integers_of(model))
+    names = [row[0] for row in data['tensors']]
+    assert [row[0] for row in again] == names
+    assert model.config.vocab_size == len(data['words'].split())
+
+
+def test_a_notebook_without_a_model_is_refused():
+    with pytest.raises(ValueError, match=r'gpt\.ipynb stores no model'):
+        stored_model(CHAPTER / 'gpt.ipynb')
 
 
 @in_browser
@@ -212,7 +199,7 @@ def test_stored_models_are_those_of_pytorch_and_of_the_code(name, open_page):
     packed = zlib.decompress(base64.b64decode(data['weights']))
     fingerprint = in_page.fingerprint_of(data['tensors'], packed)
     assert f'data-fingerprint="{fingerprint}"' in frame
-    page, model = open_page(content), stored_model(data)
+    page, model = open_page(content), stored_model(CHAPTER / f'{name}.ipynb')
     texts = random_texts(200, data['max_words'], model.config.vocab_size)
     compare(page, model, texts)
     # every word can be written
@@ -664,9 +651,7 @@ def test_weights_are_rounded_to_the_nearest_integer(bits):
 def test_what_is_packed_are_the_rounded_weights():
     for kind in (GPT, BERT, T5):
         model = small_model(kind)
-        packed = dict(
-            stored_model(data_of(small_page(model))).named_parameters()
-        )
+        packed = dict(model_of(data_of(small_page(model))).named_parameters())
         for name, p in rounded(model).named_parameters():
             if not name.startswith(in_page.UNUSED):
                 assert torch.equal(packed[name], p[: len(packed[name])]), name

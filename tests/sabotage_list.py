@@ -3969,16 +3969,6 @@ VISION = Sabotage(
                 ('ViT: all 17 outputs depend on all 16 patches',),
             ),
             Patch(
-                'the convolutional network has a tenth of its steps',
-                (
-                    (
-                        'train(cnn, batches(), class_loss, 1500',
-                        'train(cnn, batches(), class_loss, 50',
-                    ),
-                ),
-                ('the CNN is 1.5 points ahead of the ViT',),
-            ),
-            Patch(
                 'windows that stay',
                 (('deep.masks(0)[i],', 'deep.masks(0)[0],'),),
                 (
@@ -4027,6 +4017,16 @@ VISION = Sabotage(
                     ),
                 ),
                 ('with positions it does',),
+            ),
+            Patch(
+                'the convolutional network has ten steps',
+                (
+                    (
+                        'train(cnn, batches(), class_loss, 1500',
+                        'train(cnn, batches(), class_loss, 10',
+                    ),
+                ),
+                ('the CNN is 1.5 points ahead of the ViT',),
             ),
             Patch(
                 'what is looked at least is hidden',

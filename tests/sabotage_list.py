@@ -3972,16 +3972,6 @@ VISION = Sabotage(
                 ('ViT: all 17 outputs depend on all 16 patches',),
             ),
             Patch(
-                'the convolutional network has a tenth of its steps',
-                (
-                    (
-                        'train(cnn, batches(), class_loss, 1500',
-                        'train(cnn, batches(), class_loss, 50',
-                    ),
-                ),
-                ('the CNN is 1.5 points ahead of the ViT',),
-            ),
-            Patch(
                 'windows that stay',
                 (('deep.masks(0)[i],', 'deep.masks(0)[0],'),),
                 (
@@ -4032,11 +4022,21 @@ VISION = Sabotage(
                 ('with positions it does',),
             ),
             Patch(
+                'the convolutional network has ten steps',
+                (
+                    (
+                        'train(cnn, batches(), class_loss, 1500',
+                        'train(cnn, batches(), class_loss, 10',
+                    ),
+                ),
+                ('the CNN is 1.5 points ahead of the ViT',),
+            ),
+            Patch(
                 'what is looked at least is hidden',
                 (
                     (
                         'return maps[-1][:, :, 0, 1:].mean(1)',
-                        'return -maps[-1][:, :, 0, 1:].mean(1)',
+                        'return 1 - maps[-1][:, :, 0, 1:].mean(1)',
                     ),
                 ),
                 (

@@ -600,7 +600,7 @@ def flamingo():
         'Flamingo: gated cross-attention before a frozen block',
         'Left: the state of a text goes up through a new layer, '
         'cross-attention to pictures and a feed-forward network, each times '
-        'the tangent of a gate, and then through a block of the language '
+        'the tanh of a gate, and then through a block of the language '
         'model, which is frozen. The pictures come from an encoder that is '
         'frozen as well. Right: the mask of a text with two pictures. Each '
         'token attends to the last picture before it or at its place.',

@@ -4242,7 +4242,7 @@ MULTIMODAL = Sabotage(
                 (
                     (
                         'moved(few, other), (at == 2)',
-                        'moved(turned, X), (at == 2)',
+                        'moved(shuffled, X), (at == 2)',
                     ),
                 ),
                 ('a word of name 3 changes column 3 alone',),
@@ -4251,8 +4251,8 @@ MULTIMODAL = Sabotage(
                 'another picture is turned',
                 (
                     (
-                        'turned[1] = few[1].flip(0)',
-                        'turned[2] = few[2].flip(0)',
+                        'shuffled[1] = few[1].flip(0)',
+                        'shuffled[2] = few[2].flip(0)',
                     ),
                 ),
                 ('picture 2 changes row 2 alone',),
@@ -4390,19 +4390,23 @@ MULTIMODAL = Sabotage(
                 'the painter is hardly trained',
                 (('lm_loss, dalle.NUM_STEPS,', 'lm_loss, 8,'),),
                 (
-                    'GPT knows more of real pictures than pixel by pixel',
-                    'the best of eight is right 7 points more often',
+                    'GPT knows more of real pictures than the tiles beside '
+                    'and above say',
+                    'the best of eight is right 10 points more often',
                 ),
             ),
             Patch(
                 'one prompt and many change places',
                 (
                     (
-                        'choose_class(single), choose_class(several), shown',
-                        'choose_class(several), choose_class(single), shown',
+                        'singles(prompts), choose_class(prompts), near',
+                        'choose_class(prompts), singles(prompts), near',
                     ),
                 ),
-                ('many prompts are better than one, for both',),
+                (
+                    'many prompts name the case 15 points better than one, '
+                    'or than always the same answer',
+                ),
             ),
             Patch(
                 'each place reads itself alone',

@@ -164,6 +164,20 @@ def test_pixel_by_pixel_composes_pairs():
     assert 0 < rival.loss(X) < 0.1
 
 
+def test_neighbors_foretell_what_they_have_met():
+    """Rows of tiles 1, 2, 1, 2 ... where the ink is plain, else of 3."""
+    side = torch.arange(7) % 2 + 1
+    tiles = torch.stack((side.repeat(7), torch.full((49,), 3)))
+    words = torch.tensor([[0, 2, 5], [1, 3, 6]])
+    rows = torch.cat((words, mm.FIRST_TILE + tiles), 1)
+    met = mm.neighbor_loss(rows.repeat(1000, 1), rows)
+    assert 0 < met < 0.05
+    turned = torch.cat((words.flip(0), rows[:, 3:]), 1)
+    unmet = mm.neighbor_loss(rows.repeat(1000, 1), turned)
+    corner = math.log(1016)  # has been met, with another tile
+    assert unmet == pytest.approx((48 * math.log(16) + corner) / 49)
+
+
 def test_codes_keep_order_and_fill_all_levels():
     vectors = random(1000, 12) * torch.arange(12, 0, -1)
     codes = mm.Codes(vectors)

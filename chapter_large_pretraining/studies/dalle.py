@@ -251,7 +251,7 @@ def by_stream(run, options, checkpoint, train, test, judge):
 @torch.no_grad()
 def picture_vectors(clip, rows):
     """CLIP's vectors of the pictures at the end of rows, (n, 32)."""
-    parts = (rows[:, -PICTURE_LEN:] - FIRST_TILE).split(500)
+    parts = (rows[:, -PICTURE_LEN:] - FIRST_TILE).split(100)
     return torch.cat([clip.pictures(tiles) for tiles in parts])
 
 

@@ -154,7 +154,7 @@ def seen_pictures(seed, num_steps=dalle.CLIP_STEPS):
         with torch.no_grad(), utils.evaluation_mode(clip):
             H = [
                 clip.pictures.encode(rows[:, 3:] - FIRST_TILE)
-                for rows in ways(captioned).split(500)
+                for rows in ways(captioned).split(100)
             ]
         found[part] = torch.cat(H), captioned.labels
     return found

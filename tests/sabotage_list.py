@@ -4062,6 +4062,16 @@ VISION = Sabotage(
                 ),
                 ('but less often than with that of the nearest upper half',),
             ),
+            Patch(
+                'another lower half in the place of gray',
+                (
+                    (
+                        'judge.score(gray, asked_z)',
+                        'judge.score(mixed, asked_z)',
+                    ),
+                ),
+                ('and than with plain gray',),
+            ),
         ),
         (
             Patch(

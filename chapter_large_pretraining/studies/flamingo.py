@@ -151,12 +151,12 @@ def seen_pictures(seed, num_steps=dalle.CLIP_STEPS):
     """
     clip, found = dalle.trained_clip(seed, num_steps), {}
     for part, captioned in zip(('train', 'test'), dalle.load(), strict=False):
+        tiles = ways(captioned)[:, 3:] - FIRST_TILE
+        H = torch.empty(*tiles.shape, clip.pictures.config.num_hiddens)
         with torch.no_grad(), utils.evaluation_mode(clip):
-            H = [
-                clip.pictures.encode(rows[:, 3:] - FIRST_TILE)
-                for rows in ways(captioned).split(100)
-            ]
-        found[part] = torch.cat(H), captioned.labels
+            for some, into in zip(tiles.split(100), H.split(100), strict=True):
+                into.copy_(clip.pictures.encode(some))
+        found[part] = H, captioned.labels
     return found
 
 

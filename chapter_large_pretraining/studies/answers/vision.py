@@ -212,5 +212,5 @@ EXERCISES = {
     3: (few_pictures, ['turned'], 3),
     4: (beginnings, ['convolutions', 'patches of 4'], 1),
     7: (painted, ['half', 'nine tenths'], 1),
-    9: (in_order, ['columns'], 1),
+    9: (in_order, ['columns', 'spiral'], 1),
 }

@@ -3946,7 +3946,9 @@ VISION = Sabotage(
                     ('0.9166666666666666', '0.9966666666666666', PIXELS),
                     ('0.04684093967080116', '0.07684093967080116', HIDDEN),
                     ('0.04624107480049133,0.795', '0.04,0.595', HIDDEN),
+                    ('0.816,0.879', '0.816,0.979', HIDDEN),
                     ('0.8889999985694885', '0.5889999985694885', HIDDEN),
+                    ('0.9210000038146973', '0.9910000038146973', HIDDEN),
                 ),
                 (
                     'recorded: a random order costs 0.05 bits in each run',
@@ -3956,13 +3958,17 @@ VISION = Sabotage(
                     'pixels, in any run',
                     'recorded: 3,500 steps: less error than the ten nearest '
                     'in each run',
-                    'recorded: frozen, 100 labels: 1 point ahead of pixels '
-                    'in each run',
+                    'recorded: frozen, 100 labels: seed by seed, 2 points '
+                    'ahead of pixels',
                     'recorded: and 15 points ahead of random weights',
+                    'recorded: frozen, 400 labels: never ahead of an SVM on '
+                    'pixels',
                     'recorded: fine-tuned: 2 points ahead, at equal steps, '
                     'in each run',
                     'recorded: and, seed by seed, 1 point ahead of twice the '
                     'steps',
+                    'recorded: but no more than 1.5 points ahead of five '
+                    'times the steps',
                 ),
             ),
         ),
@@ -3977,16 +3983,6 @@ VISION = Sabotage(
                     ),
                 ),
                 ('ViT: all 17 outputs depend on all 16 patches',),
-            ),
-            Patch(
-                'the convolutional network has a tenth of its steps',
-                (
-                    (
-                        'train(cnn, batches(), class_loss, 1500',
-                        'train(cnn, batches(), class_loss, 50',
-                    ),
-                ),
-                ('the CNN is 1.5 points ahead of the ViT',),
             ),
             Patch(
                 'windows that stay',
@@ -4010,7 +4006,7 @@ VISION = Sabotage(
                 (('mae_loss, 1000, lr=0.01', 'mae_loss, 10, lr=0.01'),),
                 (
                     'MAE: 1,000 steps: less error than the mean picture, by '
-                    '0.015',
+                    '0.025',
                 ),
             ),
             Patch(
@@ -4039,11 +4035,21 @@ VISION = Sabotage(
                 ('with positions it does',),
             ),
             Patch(
+                'the convolutional network has ten steps',
+                (
+                    (
+                        'train(cnn, batches(), class_loss, 1500',
+                        'train(cnn, batches(), class_loss, 10',
+                    ),
+                ),
+                ('the CNN is 1.5 points ahead of the ViT',),
+            ),
+            Patch(
                 'what is looked at least is hidden',
                 (
                     (
                         'return maps[-1][:, :, 0, 1:].mean(1)',
-                        'return -maps[-1][:, :, 0, 1:].mean(1)',
+                        'return 1 - maps[-1][:, :, 0, 1:].mean(1)',
                     ),
                 ),
                 (
@@ -4068,6 +4074,16 @@ VISION = Sabotage(
                     ),
                 ),
                 ('but less often than with that of the nearest upper half',),
+            ),
+            Patch(
+                'another lower half in the place of gray',
+                (
+                    (
+                        'judge.score(gray, asked_z)',
+                        'judge.score(mixed, asked_z)',
+                    ),
+                ),
+                ('and than with plain gray',),
             ),
         ),
         (
@@ -4123,6 +4139,14 @@ VISION = Sabotage(
                 ),
             ),
             Patch(
+                'a trained GPT in the place of an untrained one',
+                (('fresh = GPT(gpt_config)', 'fresh = gpt'),),
+                (
+                    'after training each block knows 30 points more than any '
+                    'before it',
+                ),
+            ),
+            Patch(
                 'changed rows of digits.csv',
                 tuple(
                     (row + old, row + new, DIGITS)
@@ -4134,6 +4158,12 @@ VISION = Sabotage(
                         ),
                         (
                             'CNN,0,4000,1500,cnn,0.006,0,0,class,1,1,4,test,',
+                            '0.9',
+                            '0.8',
+                        ),
+                        (
+                            '"CNN, higher rate",0,4000,1500,cnn,'
+                            '0.018000000000000002,0,0,class,1,1,4,test,',
                             '0.9',
                             '0.8',
                         ),
@@ -4177,6 +4207,7 @@ VISION = Sabotage(
                     'recorded: 100 pictures: the CNN is 15 points ahead in '
                     'each run',
                     'recorded: 4,000 pictures: 2 points ahead in each run',
+                    'recorded: and at the higher rate, 4,000 pictures',
                     'recorded: the SVM is ahead of the ViT at every amount, '
                     'as they are',
                     'recorded: 100 pictures: distortion gives the ViT 25 '

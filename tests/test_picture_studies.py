@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shlex
+from unittest import mock
 
 import pytest
 import torch
@@ -106,7 +107,26 @@ def test_the_plan_of_digits_has_all_amounts_and_rates():
             assert amounts == [*digits.AMOUNTS]
     for run in plan:  # each with the rate of its model
         if run.scored == 'test' and run.model not in digits.FITTED:
-            assert run.lr == digits.RATES[run.model]
+            times = 3 if 'higher rate' in run.change else 1
+            assert run.lr == times * digits.RATES[run.model]
+
+
+@pytest.mark.parametrize(('number', 'copies'), [(100, 64), (1600, 4)])
+def test_fewer_pictures_get_more_distorted_copies(number, copies):
+    run = digits.run_of('SVM', 0, num_pictures=number, distorted=1)
+    X, y, *_ = digits.data_of(run)
+    fitted = []
+
+    class Model:
+        def fit(self, X, y):
+            fitted.append((X, y))
+
+    with mock.patch.object(digits, 'SVC', lambda C: Model()):
+        digits.fit(run, X, y)
+    ((inputs, labels),) = fitted
+    assert inputs.shape == ((1 + copies) * number, 784)
+    assert inputs[:number].equal(X.flatten(1))
+    assert labels.equal(y.repeat(1 + copies))
 
 
 def test_an_unknown_change_is_refused(capsys):

@@ -26,7 +26,7 @@ FEW_STEPS = 20  # of a run that is there to be repeated by a test
 BATCH_SIZE = 32
 SIZE = 7  # pixels on each side of a patch
 AMOUNTS = (100, 400, 1600, 4000)
-COPIES = 4  # distorted ones of each picture, for what has no steps
+COPIES, IN_ALL = 4, 6400  # the least distorted ones, for what has no steps
 FITTED = ('svm', 'nearest')
 RATES = {'vit': 0.01, 'cnn': 0.006, 'swin': 0.01}
 CHANGES = {
@@ -39,6 +39,8 @@ CHANGES = {
     'Swin': {'model': 'swin'},
     'windows that stay': {'model': 'swin', 'shifted': 0},
     'all pairs': {'model': 'swin', 'window': 8},
+    'ViT, higher rate': {'lr': 3 * RATES['vit']},
+    'CNN, higher rate': {'model': 'cnn', 'lr': 3 * RATES['cnn']},
 }
 AMOUNT = 'ViT', 'CNN', 'SVM', 'nearest'
 VARIANTS = [name for name in CHANGES if name not in AMOUNT]
@@ -207,8 +209,9 @@ def fit(run, X, y):
         model = KNeighborsClassifier(3)
     if run.distorted:
         generator = torch.Generator().manual_seed(run.seed)
-        copies = [pictures.distort(X, generator) for _ in range(COPIES)]
-        X, y = torch.cat((X, *copies)), y.repeat(1 + COPIES)
+        number = max(COPIES, IN_ALL // len(X))
+        copies = [pictures.distort(X, generator) for _ in range(number)]
+        X, y = torch.cat((X, *copies)), y.repeat(1 + number)
     return model.fit(X.flatten(1), y)
 
 

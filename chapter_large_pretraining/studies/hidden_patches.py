@@ -32,6 +32,10 @@ CHANGES = {
         'num_steps': 0,
         'tuning_steps': 2 * TUNING,
     },
+    'from scratch, five times the steps': {
+        'num_steps': 0,
+        'tuning_steps': 5 * TUNING,
+    },
     'MAE': {'num_steps': NUM_STEPS},
 }
 

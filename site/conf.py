@@ -34,7 +34,11 @@ project = 'Large-Scale Pretraining with Transformers'
 author = 'the contributors'
 copyright = 'the contributors, MIT license'
 root_doc = 'index'
-include_patterns = [f'{page}.*' for page in (root_doc, *PAGES, *SOLUTIONS)]
+include_patterns = [
+    f'{page}.{kind}'
+    for page in (root_doc, *PAGES, *SOLUTIONS)
+    for kind in ('ipynb', 'md')
+]
 extensions = [
     'myst_nb',
     'sphinxcontrib.bibtex',

@@ -11,10 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.ft2font import FT2Font, LoadFlags
 
 from .storage import cached, data_folder, digest
 
@@ -117,9 +115,8 @@ def _named(font):
             yield code, name
 
 
-def _draw(font, code):
+def _draw(font, code, flags):
     """The picture of one letter, or None where it has no room."""
-    flags = LoadFlags.NO_HINTING | LoadFlags.NO_AUTOHINT
     glyph = font.load_char(code, flags=flags)
     left, bottom, right, top = (round(v / 64) for v in glyph.bbox)
     width, above = right - left, BASELINE - top
@@ -133,13 +130,17 @@ def _draw(font, code):
 
 def _read_letters():
     """All letters as JSON: their pictures packed, their names, their fonts."""
-    folder = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
+    from matplotlib import get_data_path
+    from matplotlib.ft2font import FT2Font, LoadFlags
+
+    flags = LoadFlags.NO_HINTING | LoadFlags.NO_AUTOHINT
+    folder = Path(get_data_path()) / 'fonts' / 'ttf'
     pictures, names, fonts = [], [], []
     for kind in FONTS:
         font = FT2Font(str(folder / f'{kind}.ttf'))
         font.set_size(POINTS, 72)
         for code, name in _named(font):
-            picture = _draw(font, code)
+            picture = _draw(font, code, flags)
             if picture is not None:
                 pictures.append(picture)
                 names.append(name)

@@ -303,13 +303,9 @@ def captions(tokenizer, H, seed):
         [tokenizer.encode(f' {w}').ids[0] for w in multimodal.CAPTION_WORDS]
     )
     generator = torch.Generator().manual_seed(seed)
-
-    def make():
-        while True:
-            at = torch.randint(len(X), (32,), generator=generator)
-            yield X[at], by_rows(H[at]), ids
-
-    return make()
+    while True:
+        at = torch.randint(len(X), (32,), generator=generator)
+        yield X[at], by_rows(H[at]), ids
 
 
 @torch.no_grad()
@@ -320,10 +316,12 @@ def caption_shares(model, clip, tokenizer, rows):
     and who sees nothing says the commonest of `rows`.
     """
     words, tiles = rows[:, :3], rows[:, 3:] - FIRST_TILE
-    forty = torch.cartesian_prod(
-        torch.arange(2), torch.arange(2, 4), torch.arange(4, 14)
-    )
+    small, inverted, labels = torch.cartesian_prod(
+        torch.arange(2), torch.arange(2), torch.arange(10)
+    ).T
+    forty = multimodal.captions(labels, small, inverted)
     chosen = (clip.pictures(tiles) @ clip.texts(forty).T).argmax(1)
+    by_clip = (forty[chosen] == words).all(1).float().mean().item()
     counts = words.unique(dim=0, return_counts=True)[1]
     return {
         'SmolLM2 with gates': multimodal.captions_right(
@@ -331,11 +329,7 @@ def caption_shares(model, clip, tokenizer, rows):
             multimodal.spelled(tokenizer, words),
             by_rows(clip.pictures.encode(tiles)),
         ),
-        'CLIP, one of forty': (forty[chosen] == words)
-        .all(1)
-        .float()
-        .mean()
-        .item(),
+        'CLIP, one of forty': by_clip,
         'the commonest caption': counts.max().item() / len(rows),
     }
 

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 import utils
 from corpora import BOS, SEP, sums
 from corpora.questions import NEW_PHRASINGS, PHRASINGS
-from studies import instructions as asking
-from studies import preferences as judging
-from studies import reasoning as adding
-from studies import runner
+
+from .. import instructions as asking
+from .. import preferences as judging
+from .. import reasoning as adding
+from .. import runner
 
 NUM_TAUGHT = 3  # countries of the held-out task
 ONE_IN = 8  # dialogues is about one of them

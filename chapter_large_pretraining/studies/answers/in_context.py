@@ -21,7 +21,8 @@ from prompting import (
 
 import corpora
 import utils
-from studies import examples, runner
+
+from .. import examples, runner
 
 LR, BATCH, NUM_PAIRS, MAX_LEN = 0.04, 16, 16, 73
 NUM_DRAWS = 4  # of examples for each query

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import multimodal as mm
 import utils
-from studies import clip, dalle, flamingo, gato, runner
+
+from .. import clip, dalle, flamingo, gato, runner
 
 TOWERS = {'two blocks': 2, 'no blocks': 0}  # of the tower for texts
 WAYS = {  # to draw a tile

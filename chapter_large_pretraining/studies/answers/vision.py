@@ -14,7 +14,8 @@ from torch.nn import functional as F
 import corpora
 import pictures
 import utils
-from studies import digits, hidden_patches, pixels, runner
+
+from .. import digits, hidden_patches, pixels, runner
 
 KINDS = {'turned': (1, 0), 'moved': (0, 1)}  # 1: as much as `distort` does
 HIDDEN = {'half': 18, 'three quarters': 9, 'nine tenths': 4}  # patches kept

@@ -455,5 +455,5 @@ EXERCISES = {
     6: (judge_of_models, ('people', 'teacher'), 1),
     7: (least_to_most, ('chain', 'digits first'), 1),
     8: (deeper, tuple(WIDER), 1),
-    9: (warmer, ('own order',), 1),
+    9: (warmer, ('own order',), 3),
 }

@@ -218,31 +218,44 @@ def late_losses(model, rows):
     return losses | {'banded': mean(LONG, band)}
 
 
-def execute(run, options, checkpoint):
-    """Train and score one model; ValueError for another text."""
-    digest, train, valid = load()
-    if digest != run.corpus_digest:
-        raise ValueError(
-            f'the documentation is {digest}, not {run.corpus_digest}'
-        )
-    start, config = time.process_time(), run.config
-    model = build(run).to(runner.device_of(options))
-    per_step = 16 * LENGTH // run.length
-    history = runner.train(
+def pretrain(model, run, checkpoint=None, shard=False):
+    """Train a model as a run does, and return the `History`."""
+    _, tokens, _ = load()
+    return runner.train(
         model,
-        corpora.windows(train, per_step, run.length, run.seed),
+        corpora.windows(
+            tokens, 16 * LENGTH // run.length, run.length, run.seed
+        ),
         utils.lm_loss,
         run.num_steps,
         run.lr,
         betas=(0.9, 0.99),
         warmup=20,
         checkpoint=checkpoint,
-        shard=options.shard,
+        shard=shard,
     )
+
+
+def valid_losses(model):
+    """The losses of `Measured` by name, in validation."""
+    _, _, tokens = load()
+    rows = corpora.blocks(tokens, LENGTH).split(64)
+    losses = {'loss': utils.evaluate(model, rows, utils.lm_loss)}
+    return losses | late_losses(model, corpora.blocks(tokens, LONG))
+
+
+def execute(run, options, checkpoint):
+    """Train and score one model; ValueError for another text."""
+    digest, _, _ = load()
+    if digest != run.corpus_digest:
+        raise ValueError(
+            f'the documentation is {digest}, not {run.corpus_digest}'
+        )
+    start, config = time.process_time(), run.config
+    model = build(run).to(runner.device_of(options))
+    history = pretrain(model, run, checkpoint, options.shard)
     if history.loss[-1] < math.inf:
-        rows = corpora.blocks(valid, LENGTH).split(64)
-        losses = {'loss': utils.evaluate(model, rows, utils.lm_loss)}
-        losses |= late_losses(model, corpora.blocks(valid, LONG))
+        losses = valid_losses(model)
     else:
         names = *(f'at_{context}' for context in CONTEXTS), 'banded'
         losses = dict.fromkeys(('loss', *names), math.inf)

@@ -250,16 +250,8 @@ def masked_loss(run):
 # ---- One run ----
 
 
-def fine_tuned(run, data):
-    """A pretrained or new BERT with a new layer, trained on labeled texts."""
-    if run.method == 'minilm':
-        encoder = copy.deepcopy(minilm())
-    elif run.method == 'minute':
-        encoder = copy.deepcopy(minute_old())
-    torch.manual_seed(run.seed)
-    if run.method == 'scratch':
-        encoder = small_bert()
-    model = Finetuned(encoder, 2)
+def tune(model, run, data):
+    """Train a model on labeled texts."""
     runner.train(
         model,
         corpora.by_length(data, BATCH_SIZE, run.seed),
@@ -270,6 +262,19 @@ def fine_tuned(run, data):
         warmup=run.steps // 10,
         schedule='linear',
     )
+
+
+def fine_tuned(run, data):
+    """A pretrained or new BERT with a new layer, trained on labeled texts."""
+    if run.method == 'minilm':
+        encoder = copy.deepcopy(minilm())
+    elif run.method == 'minute':
+        encoder = copy.deepcopy(minute_old())
+    torch.manual_seed(run.seed)
+    if run.method == 'scratch':
+        encoder = small_bert()
+    model = Finetuned(encoder, 2)
+    tune(model, run, data)
     return model
 
 

@@ -202,17 +202,23 @@ def read_probes(run, model, world, probes):
     return shares
 
 
-def execute(run, options, checkpoint):
-    """Pretrain one model and look at it every 50 steps."""
+def pretrain(run, options, checkpoint=None, batches=None, every=EVERY):
+    """A model and its `History`, with a look at it every so many steps.
+
+    A look is the share of the probes with the evidence to the right, and the
+    loss. `batches` are those of the chapter's texts if none are given.
+    """
     world, pairs, fresh, probes = load()
-    vocab_size = len(world.words)
+    vocab_size, rate = len(world.words), run.mask_rate
     torch.manual_seed(run.seed)
     model = utils.BERT(run.config(vocab_size)).to(runner.device_of(options))
+    if batches is None:
+        batches = corpora.masked_batches(pairs, 32, vocab_size, rate, run.seed)
     loss_fn = functools.partial(loss, run)
     right = {'right': probes['right']}
     history = runner.train(
         model,
-        corpora.masked_batches(pairs, 32, vocab_size, run.mask_rate, run.seed),
+        batches,
         loss_fn,
         run.num_steps,
         run.lr,
@@ -223,11 +229,18 @@ def execute(run, options, checkpoint):
             read_probes(run, model, world, right)['right'],
             utils.evaluate(model, [fresh], loss_fn),
         ),
-        eval_every=EVERY,
+        eval_every=every,
         checkpoint=checkpoint,
         shard=options.shard,
     )
+    return model, history
+
+
+def execute(run, options, checkpoint):
+    """Pretrain one model and look at it every 50 steps."""
+    model, history = pretrain(run, options, checkpoint)
     looks = list(zip(history.eval_step, history.eval_loss, strict=True))
+    world, _, _, probes = load()
     shares = dict.fromkeys(probes, 0.0)
     if math.inf in history.eval_loss:  # it diverged
         looks = [(looks[-1][0], (0.0, math.inf))]

@@ -13,14 +13,14 @@ import utils
 
 from .. import plateau, runner, tasks
 
-NUM_STEPS = plateau.NUM_STEPS
 UNCHANGED = plateau.Run('none', 0)
+PLATEAU = runner.arguments(plateau.STUDY, ['none.csv', '--device', 'cpu'])
 
 
 # ---- Pretraining and probes, as in the notebook ----
 
 
-def masked(pairs, rate, seed, vocab_size):
+def masked(pairs, rate, seed):
     """Batches in which every chosen token becomes <mask>."""
     generator = torch.Generator().manual_seed(seed)
     for X, segments, lens in corpora.by_length(pairs, 32, seed):
@@ -30,22 +30,10 @@ def masked(pairs, rate, seed, vocab_size):
         yield X.masked_fill(chosen, corpora.MASK), segments, lens, labels
 
 
-def pretrain(batches, seed, run=UNCHANGED, eval_fn=None):
-    """A BERT of the chapter after `NUM_STEPS` steps, and its history."""
-    torch.manual_seed(seed)
-    model = utils.BERT(plateau.small_config(len(tasks.world().words)))
-    history = runner.train(
-        model,
-        batches,
-        functools.partial(plateau.loss, run),
-        NUM_STEPS,
-        0.01,
-        betas=(0.9, 0.99),
-        warmup=20,
-        eval_fn=eval_fn,
-        eval_every=100,
-    )
-    return model, history
+def pretrain(batches, seed, run=UNCHANGED):
+    """A BERT of the chapter that has read other batches than its own."""
+    run = dataclasses.replace(run, seed=seed)
+    return plateau.pretrain(run, PLATEAU, batches=batches, every=0)[0]
 
 
 def batches_of(pairs, seed):
@@ -55,13 +43,9 @@ def batches_of(pairs, seed):
 
 @functools.cache
 def chapters_bert(seed):
-    """The BERT of the notebook, and its loss at every 100 steps."""
-    _, pairs, fresh, _ = plateau.load()
-    return pretrain(
-        batches_of(pairs, seed),
-        seed,
-        eval_fn=lambda model: utils.evaluate(model, [fresh], utils.mlm_loss),
-    )
+    """The BERT of the notebook, and its history."""
+    run = dataclasses.replace(UNCHANGED, seed=seed)
+    return plateau.pretrain(run, PLATEAU)
 
 
 def shares(model, run=UNCHANGED):
@@ -82,7 +66,7 @@ def all_masked(batch):
 def masks_only(setting, seed):
     """Loss, as in the notebook and with masks only; probes; answers."""
     world, pairs, fresh, _ = plateau.load()
-    model, _ = pretrain(masked(pairs, 0.3, seed, len(world.words)), seed)
+    model = pretrain(masked(pairs, 0.3, seed), seed)
     task, asked = tasks.tasks()['questions'], world.questions(1000, 'test')
     questions = world.questions(2000, 'train', seed)
     tuned = finetuning.fine_tune(model, task, questions, 800, seed)
@@ -92,6 +76,55 @@ def masks_only(setting, seed):
         **shares(model),
         'answers': finetuning.score(task, tuned, asked),
     }
+
+
+# ---- Exercises 3 and 4 ----
+
+
+SHARES = {  # of words that are hidden, and steps
+    '15 %': (0.15, 1600),
+    '30 %': (0.3, 1600),
+    '40 %': (0.4, 1600),
+    '60 %': (0.6, 1600),
+    '15 %, as many words': (0.15, 3200),
+    '40 %, as many words': (0.4, 1200),
+    '60 %, as many words': (0.6, 800),
+}
+
+
+def hidden_share(setting, seed):
+    """Polarity and loss at every 50 steps; binding at the end."""
+    mask_rate, num_steps = SHARES[setting]
+    run = dataclasses.replace(
+        UNCHANGED, seed=seed, mask_rate=mask_rate, num_steps=num_steps
+    )
+    model, history = (
+        chapters_bert(seed)
+        if setting == '30 %'
+        else plateau.pretrain(run, PLATEAU)
+    )
+    right, losses = zip(*history.eval_loss, strict=True)
+    return {
+        'step': history.eval_step,
+        'right': right,
+        'loss': losses,
+        'binding': shares(model)['binding'],
+        'words': history.tokens[-1],
+    }
+
+
+def put_back(setting, seed):
+    """The plateau's measures with all published settings but one."""
+    changes = {
+        name: value
+        for part, changed in plateau.PUBLISHED.items()
+        if part != setting
+        for name, value in changed.items()
+    }
+    run = plateau.Run(f'all but {setting}', seed, **changes)
+    measured = dataclasses.asdict(plateau.execute(run, PLATEAU, None))
+    del measured['seconds']  # a column of every row
+    return measured
 
 
 # ---- Exercise 5 ----
@@ -120,7 +153,7 @@ def binding_by_order(setting, seed):
     run = UNCHANGED
     if setting == 'causal twin':
         run = dataclasses.replace(run, mask='causal')
-        model, _ = pretrain(batches_of(pairs, seed), seed, run)
+        model = pretrain(batches_of(pairs, seed), seed, run)
     else:
         model, _ = chapters_bert(seed)
     examples = world.binding(2000)
@@ -149,10 +182,8 @@ def mixture(world, share, number=18_000):
 
 def competing_share(setting, seed):
     """Polarity and binding for a share of competing documents."""
-    if setting == 'half':
-        return shares(chapters_bert(seed)[0])
     pairs = mixture(tasks.world(), {'a tenth': 0.1, 'all': 1.0}[setting])
-    return shares(pretrain(batches_of(pairs, seed), seed)[0])
+    return shares(pretrain(batches_of(pairs, seed), seed))
 
 
 def competing_parts(setting, seed):
@@ -164,7 +195,7 @@ def competing_parts(setting, seed):
     world = tasks.world()
     both = plateau.texts(world, 9000), world.competing(9000, 'opinions')
     pairs = corpora.join(*map(corpora.stack, zip(*both, strict=True)))
-    model, _ = pretrain(batches_of(pairs, seed), seed)
+    model = pretrain(batches_of(pairs, seed), seed)
     facts, parts, right, _ = tasks.probes(model)
     measured = {'binding': facts, 'parts': parts, 'right': right}
     task, test = tasks.tasks()['entailment'], world.entailment(1000, 'test')
@@ -232,7 +263,7 @@ def curve(setting, seed):
     """The loss at every 100 steps, of a GPT or a BERT of equal size."""
     if setting == 'BERT':
         _, history = chapters_bert(seed)
-        return {'loss': history.eval_loss}
+        return {'loss': [loss for _, loss in history.eval_loss[1::2]]}
     world, pairs, _, _ = plateau.load()
     fresh = corpora.join(*plateau.texts(world, 200, seed=1))
 
@@ -247,7 +278,7 @@ def curve(setting, seed):
         model,
         rows(pairs, seed),
         next_word_loss,
-        NUM_STEPS,
+        plateau.NUM_STEPS,
         0.01,
         betas=(0.9, 0.99),
         warmup=20,
@@ -265,11 +296,13 @@ def next_word_loss(model, X):
     return utils.token_loss(model(X[:, :-1]), labels)
 
 
-EXERCISES = {  # those first that share a model
-    2: (masks_only, ['all <mask>'], 1),
-    9: (answers_as_pairs, ['500', '8,000'], 1),
+EXERCISES = {
+    2: (masks_only, ['all <mask>'], 3),
+    4: (put_back, [*plateau.PUBLISHED], 1),
+    3: (hidden_share, [*SHARES], 1),
     5: (binding_by_order, ['BERT', 'causal twin'], 1),
-    6: (competing_share, ['half', 'a tenth', 'all'], 1),
+    6: (competing_share, ['a tenth', 'all'], 1),
     10: (curve, ['BERT', 'GPT'], 1),
     7: (competing_parts, ['with parts'], 1),
+    9: (answers_as_pairs, ['500', '8,000'], 1),
 }

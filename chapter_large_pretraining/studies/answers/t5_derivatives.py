@@ -307,11 +307,11 @@ EXERCISES = {  # function, settings, number of seeds
             for encoder in ('random', 'pretrained')
             for texts in ('words', 'sentences')
         ],
-        1,
+        3,
     ),
-    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 1),
-    6: (gates, ['relu', 'gated_relu', 'gelu', 'gated_gelu'], 1),
-    9: (one_block, ['150 steps', '600 steps'], 1),
+    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 3),
+    6: (gates, ['relu', 'gated_relu', 'gelu', 'gated_gelu'], 3),
+    9: (one_block, ['150 steps', '600 steps'], 3),
     2: (
         order,
         [
@@ -322,10 +322,10 @@ EXERCISES = {  # function, settings, number of seeds
         3,
     ),
     4: (four_tasks, ['hidden tokens'], 1),
-    5: (summaries, ['denoising 0.15', 'denoising 0.5'], 1),
+    5: (summaries, ['denoising 0.15', 'denoising 0.5'], 3),
     7: (
         summaries,
         [f'{name} {rate}' for name in NOISES for rate in (0.1, 0.5)],
-        1,
+        2,
     ),
 }

@@ -177,5 +177,5 @@ def transfer(setting, seed):
 
 EXERCISES = {
     7: (transfer, ['32 wide', '64 wide'], 2),
-    6: (bottom, ['16 wide', '32 wide', '64 wide'], 3),
+    6: (bottom, ['16 wide', '32 wide', '64 wide'], 1),
 }

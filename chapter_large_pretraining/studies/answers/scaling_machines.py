@@ -79,7 +79,7 @@ EXERCISES = {
         add,
         [
             f'{order}, {num_batches}'
-            for num_batches in (400, 800)
+            for num_batches in (100, 400, 800)
             for order in ('units first', 'highest first')
         ],
         3,

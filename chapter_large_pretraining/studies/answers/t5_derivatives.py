@@ -346,7 +346,7 @@ EXERCISES = {  # function, settings, number of seeds
         ],
         3,
     ),
-    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 3),
+    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 2),
     6: (gates, ['relu', 'gated_relu', 'gelu', 'gated_gelu'], 3),
     9: (one_block, ['150 steps', '600 steps'], 3),
     8: (seats, [*SWITCHED], 3),
@@ -361,10 +361,10 @@ EXERCISES = {  # function, settings, number of seeds
     ),
     4: (four_tasks, ['hidden tokens'], 1),
     12: (summaries, [*MIXTURES], 3),
-    5: (summaries, ['denoising 0.15', 'denoising 0.5'], 3),
+    5: (summaries, ['denoising 0.15', 'denoising 0.5'], 1),
     7: (
         summaries,
         [f'{name} {rate}' for name in NOISES for rate in (0.1, 0.5)],
-        2,
+        1,
     ),
 }

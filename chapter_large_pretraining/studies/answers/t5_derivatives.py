@@ -78,6 +78,26 @@ NEW |= {
 }
 
 
+MIXTURES = {
+    f'{first} and {second}': (first, second)
+    for first, second in (
+        ('spans', 'copying'),
+        ('text infilling', 'copying'),
+    )
+}
+
+
+def either(parts, world, X, valid_lens, generator=None):
+    """A minibatch of one of several objectives, drawn at random."""
+    i = torch.randint(len(parts), (), generator=generator)
+    return ways.OBJECTIVES[parts[i]](world, X, valid_lens, generator)
+
+
+NEW |= {
+    name: functools.partial(either, parts) for name, parts in MIXTURES.items()
+}
+
+
 def scores(objective, seed, task, labels, steps):
     """A run of the study of architectures and objectives."""
     known = *text_to_text.OBJECTIVES, *NEW
@@ -142,6 +162,23 @@ def train_experts(gpt, seed, num_steps, alpha=0.01):
     return dict(
         zip(('loss', 'dropped', 'most'), experts.score(gpt), strict=True)
     )
+
+
+SWITCHED = {  # number of experts, capacity factor
+    f'{n} experts, capacity {factor}': (n, factor)
+    for n, factor in ((8, 1), (8, 4), (2, 1.25), (32, 1.25))
+}
+
+
+def switch_gpt(num_experts, capacity_factor, seed):
+    gpt = experts.new_gpt(seed, num_experts=num_experts)
+    for layer in successors.switches(gpt):
+        layer.capacity_factor = capacity_factor
+    return gpt
+
+
+def seats(setting, seed, num_steps=600):
+    return train_experts(switch_gpt(*SWITCHED[setting], seed), seed, num_steps)
 
 
 def second_block(gpt, num_experts):
@@ -307,11 +344,12 @@ EXERCISES = {  # function, settings, number of seeds
             for encoder in ('random', 'pretrained')
             for texts in ('words', 'sentences')
         ],
-        1,
+        3,
     ),
-    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 1),
-    6: (gates, ['relu', 'gated_relu', 'gelu', 'gated_gelu'], 1),
-    9: (one_block, ['150 steps', '600 steps'], 1),
+    11: (fewer_lessons, ['0', '1', '2', '3', '4'], 2),
+    6: (gates, ['relu', 'gated_relu', 'gelu', 'gated_gelu'], 3),
+    9: (one_block, ['150 steps', '600 steps'], 3),
+    8: (seats, [*SWITCHED], 3),
     2: (
         order,
         [
@@ -322,6 +360,7 @@ EXERCISES = {  # function, settings, number of seeds
         3,
     ),
     4: (four_tasks, ['hidden tokens'], 1),
+    12: (summaries, [*MIXTURES], 3),
     5: (summaries, ['denoising 0.15', 'denoising 0.5'], 1),
     7: (
         summaries,

@@ -298,7 +298,7 @@ def next_word_loss(model, X):
 
 EXERCISES = {
     2: (masks_only, ['all <mask>'], 3),
-    4: (put_back, [*plateau.PUBLISHED], 1),
+    4: (put_back, [*plateau.PUBLISHED], 2),
     3: (hidden_share, [*SHARES], 1),
     5: (binding_by_order, ['BERT', 'causal twin'], 1),
     6: (competing_share, ['a tenth', 'all'], 1),

@@ -1,6 +1,8 @@
 """Runs for the exercises of the notebook on derivatives, at its size."""
 
+import copy
 import functools
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
@@ -11,36 +13,126 @@ import utils
 
 from .. import derivatives as study
 from .. import runner
+from ..derivatives import NARROW, NUM_STEPS, ONE_BLOCK, SHARED, Change
 
-NUM_STEPS = study.NUM_STEPS
+MEASURES = (
+    'parameters', 'loss', 'two', 'four', 'polarity', 'opinions', 'tags',
+    'hidden',
+)  # fmt: skip
+WIDER = (
+    ('num_hiddens', 80),
+    ('embedding_size', 80),
+    ('head_width', 20),
+    ('ffn_num_hiddens', 320),
+)
+STUDENTS = (  # what they begin with, and their targets
+    'first, hard',
+    'second, hard',
+    'embedding, hard',
+    'random, hard',
+    'random, soft',
+)
+ADDED = {
+    'shared, 80 wide': Change(sizes=(SHARED, *WIDER)),
+    '24': Change(sizes=(('embedding_size', 24),)),
+    '32': Change(sizes=(('embedding_size', 32),)),
+    '48': Change(sizes=(('embedding_size', 48),)),
+    'spans, p = 0.5': Change('spans'),
+    'one block, spans': Change('spans', sizes=ONE_BLOCK),
+    'narrow, few texts': Change('few, new', sizes=(NARROW,)),
+}
 
 
-def trained(batches, loss_fn, seed, num_steps=NUM_STEPS, model=None, sizes=()):
-    """A BERT of the notebook, or another model, after some steps."""
+def added(setting, seed):
+    """What the study measures with a change that it does not have."""
+    with mock.patch.dict(study.CHANGES, {setting: ADDED[setting]}):
+        found = study.execute(study.Run(setting, seed), None, None)
+    return {name: getattr(found, name) for name in MEASURES}
+
+
+def trained(model, batches, loss_fn, num_steps, **options):
+    """A model after so many steps of the recipe, and the history."""
+    history = runner.train(
+        model, batches, loss_fn, num_steps, **study.RECIPE, **options
+    )
+    return model.eval(), history
+
+
+def new_bert(seed, sizes=()):
     torch.manual_seed(seed)
-    if model is None:
-        model = utils.BERT(study.config_of(study.Change(sizes=sizes)))
-    runner.train(model, batches, loss_fn, num_steps, **study.RECIPE)
-    return model.eval()
+    return utils.BERT(study.config_of(Change(sizes=sizes)))
 
 
-def masked(seed):
-    return (batch[:4] for batch in study.batches_of('masked', seed))
+# ---- Exercise 1: queries that see what is not later ----
 
 
-def scores(model, change=study.CHANGES['none']):
-    """Parameters, and what a model that guesses words gets right."""
-    number = sum(p.numel() for p in model.parameters())
-    return {'parameters': number, **study.guesses(change, model)}
+def leaky_mask(rank, at):
+    """`derivatives.two_stream_mask` with queries that see their own word."""
+    content = rank[:, :, None] >= rank[:, None]
+    query = rank.gather(1, at)[:, :, None] >= rank[:, None]
+    return torch.cat([content, query], 1)[:, None]
 
 
-# ---- Exercise 3: a narrow embedding ----
+def queries(setting, seed):
+    """XLNet with a mask: `training` is the mean loss of the last 100 steps.
+
+    All else is scored with the same mask, and `strict` is the loss with
+    queries that see what is earlier.
+    """
+    change, model = study.CHANGES['permuted'], new_bert(seed)
+    steps = study.equal_compute(change, model, NUM_STEPS)
+    masks = {'earlier': ways.two_stream_mask, 'not later': leaky_mask}
+    with mock.patch.object(ways, 'two_stream_mask', masks[setting]):
+        batches = study.batches_of('permuted', seed)
+        model, history = trained(model, batches, ways.xlnet_loss, steps)
+        found = study.guesses(change, model)
+    return {
+        'training': sum(history.loss[-100:]) / 100,
+        **found,
+        'strict': study.guesses(change, model)['loss'],
+    }
 
 
-def narrower(setting, seed):
-    """An embedding of so many numbers."""
-    sizes = (('embedding_size', int(setting)),)
-    return scores(trained(masked(seed), utils.mlm_loss, seed, sizes=sizes))
+# ---- Exercise 4: what a student begins with ----
+
+
+def begun(block, seed):
+    """A student of one block, and how much of its teacher it has."""
+    teacher, _ = study.pretrained(study.Run('none', seed))
+    student = new_bert(seed, ONE_BLOCK)
+    if block == 'embedding':
+        kept = teacher.state_dict().items()
+        student.load_state_dict(
+            {name: p for name, p in kept if not name.startswith('blks')},
+            strict=False,
+        )
+    elif block != 'random':
+        taught = copy.deepcopy(teacher)
+        taught.blks = taught.blks[['first', 'second'].index(block) :]
+        ways.first_blocks(student, taught)
+    return student, teacher
+
+
+def students(setting, seed):
+    """The loss on fresh documents after every 50 steps."""
+    block, targets = setting.split(', ')
+    student, teacher = begun(block, seed)
+    loss_fn = functools.partial(
+        ways.distil_loss,
+        teacher=teacher,
+        weights=study.CHANGES[f'one block, {targets}'].more,
+    )
+    batches = (batch[:4] for batch in study.batches_of('masked', seed))
+    fresh = [study.fresh_masks()]
+    _, history = trained(
+        student,
+        batches,
+        loss_fn,
+        NUM_STEPS,
+        eval_fn=lambda model: utils.evaluate(model, fresh, utils.mlm_loss),
+        eval_every=50,
+    )
+    return {'step': history.eval_step, 'curve': history.eval_loss}
 
 
 # ---- Exercise 5: lengths of spans ----
@@ -48,28 +140,9 @@ def narrower(setting, seed):
 
 def spans(setting, seed):
     """Spans whose lengths are drawn with another p."""
-    world, halves = study.load()
-    data, vocab_size = corpora.join(*halves), len(world.words)
-
-    def batches():
-        generator = torch.Generator().manual_seed(seed)
-        draw = functools.partial(ways.draw_lengths, p=float(setting))
-        for X, segments, lens in corpora.by_length(data, 32, seed):
-            span = number_spans(draw, lens, X.shape[1], generator)
-            inputs, labels = ways.hide_spans(X, span, vocab_size, generator)
-            yield inputs, segments, lens, labels
-
-    return scores(trained(batches(), utils.mlm_loss, seed))
-
-
-def number_spans(draw, lens, num_steps, generator):
-    """`derivatives.number_spans` with another draw of lengths."""
-    usual = ways.draw_lengths
-    ways.draw_lengths = draw
-    try:
-        return ways.number_spans(lens, num_steps, study.RATE, generator)
-    finally:
-        ways.draw_lengths = usual
+    draw = functools.partial(ways.draw_lengths, p=float(setting))
+    with mock.patch.object(ways, 'draw_lengths', draw):
+        return added(f'spans, p = {setting}', seed)
 
 
 # ---- Exercise 6: a generator that only knows frequencies ----
@@ -88,7 +161,7 @@ class Judge(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.bert = utils.BERT(study.config_of(study.Change()))
+        self.bert = utils.BERT(study.config_of(Change()))
         self.replaced = torch.nn.Linear(64, 1)
 
 
@@ -111,9 +184,10 @@ def drawn_words(setting, seed):
     """What the representations of a discriminator hold."""
     torch.manual_seed(seed)
     model = Judge()
-    plain = study.operations(utils.BERT(model.bert.config), study.RATE)
+    plain = study.operations(model.bert, study.RATE)
     steps = round(NUM_STEPS * plain / study.operations(model.bert, 0))
-    trained(masked(seed), judge_loss, seed, steps, model)
+    batches = (batch[:4] for batch in study.batches_of('masked', seed))
+    trained(model, batches, judge_loss, steps)
     return {'steps': steps, **study.frozen(model.bert.encode, seed)}
 
 
@@ -123,9 +197,7 @@ def drawn_words(setting, seed):
 def orders(setting, seed):
     """XLNet that predicts another share of the words, at equal compute."""
     share = {'a sixth': 1 / 6, 'half': 1 / 2}[setting]
-    data = corpora.join(*study.load()[1])
-    torch.manual_seed(seed)
-    model = utils.BERT(study.config_of(study.Change()))
+    data, model = corpora.join(*study.load()[1]), new_bert(seed)
     plain = study.operations(model, study.RATE)
     steps = NUM_STEPS * plain / study.operations(model, share, 1 + share)
     generator = torch.Generator().manual_seed(seed)
@@ -133,14 +205,18 @@ def orders(setting, seed):
         (X, segments, lens, ways.draw_order(X, share, generator))
         for X, segments, lens in corpora.by_length(data, 32, seed)
     )
-    trained(batches, ways.xlnet_loss, seed, round(steps), model)
-    found = scores(model, study.CHANGES['permuted'])
+    model, _ = trained(model, batches, ways.xlnet_loss, round(steps))
+    found = study.guesses(study.CHANGES['permuted'], model)
     return {'steps': round(steps), **found}
 
 
-EXERCISES = {
-    3: (narrower, ['32', '24'], 1),
-    5: (spans, ['0.5'], 1),
-    6: (drawn_words, ['frequencies'], 1),
-    7: (orders, ['half'], 1),
+EXERCISES = {  # function, settings, number of seeds
+    1: (queries, ['earlier', 'not later'], 3),
+    2: (added, ['shared, 80 wide'], 3),
+    3: (added, ['24', '32', '48'], 3),
+    4: (students, STUDENTS, 3),
+    5: (spans, ['0.5'], 3),
+    6: (drawn_words, ['frequencies'], 3),
+    7: (orders, ['half'], 3),
+    9: (added, ['one block, spans', 'narrow, few texts'], 3),
 }

@@ -165,8 +165,8 @@ class Judge(torch.nn.Module):
         self.replaced = torch.nn.Linear(64, 1)
 
 
-def judge_loss(model, batch):
-    """Whether each word was replaced by a draw from the frequencies."""
+def judged(model, batch):
+    """Scores of all words, and whether they were replaced by a draw."""
     X, segments, lens, labels = batch
     chosen = labels != -100
     drawn = torch.multinomial(frequencies(), int(chosen.sum()), True)
@@ -175,20 +175,37 @@ def judge_loss(model, batch):
     X = X.masked_scatter(chosen, drawn)
     asked = X >= corpora.NUM_SPECIAL
     H = model.bert.encode(X, segments, lens)[asked]
-    found = model.replaced(H)[:, 0]
-    wrong = F.binary_cross_entropy_with_logits(found, replaced[asked])
-    return wrong, len(found)
+    return model.replaced(H)[:, 0], replaced[asked]
+
+
+def judge_loss(model, batch):
+    scores, replaced = judged(model, batch)
+    return F.binary_cross_entropy_with_logits(scores, replaced), len(scores)
+
+
+@torch.no_grad()
+def judgements(model):
+    """Shares of fresh words: replaced, judged rightly, and found of those."""
+    torch.manual_seed(0)
+    scores, replaced = judged(model, study.fresh_masks())
+    called, true = scores > 0, replaced > 0
+    return {
+        'replaced': true.float().mean().item(),
+        'judged rightly': (called == true).float().mean().item(),
+        'found': called[true].float().mean().item(),
+    }
 
 
 def drawn_words(setting, seed):
-    """What the representations of a discriminator hold."""
+    """What a discriminator finds, and what its representations hold."""
     torch.manual_seed(seed)
     model = Judge()
     plain = study.operations(model.bert, study.RATE)
     steps = round(NUM_STEPS * plain / study.operations(model.bert, 0))
     batches = (batch[:4] for batch in study.batches_of('masked', seed))
-    trained(model, batches, judge_loss, steps)
-    return {'steps': steps, **study.frozen(model.bert.encode, seed)}
+    model, _ = trained(model, batches, judge_loss, steps)
+    held = study.frozen(model.bert.encode, seed)
+    return {'steps': steps, **judgements(model), **held}
 
 
 # ---- Exercise 7: half of an order ----
@@ -211,10 +228,10 @@ def orders(setting, seed):
 
 
 EXERCISES = {  # function, settings, number of seeds
-    1: (queries, ['earlier', 'not later'], 3),
+    1: (queries, ['earlier', 'not later'], 2),
     2: (added, ['shared, 80 wide'], 3),
     3: (added, ['24', '32', '48'], 3),
-    4: (students, STUDENTS, 3),
+    4: (students, STUDENTS, 2),
     5: (spans, ['0.5'], 3),
     6: (drawn_words, ['frequencies'], 3),
     7: (orders, ['half'], 3),

@@ -245,9 +245,14 @@ def judged_reports(setting, seed):
     questions = world().question(200, 'test')
     reports = [x.partition(' context ')[2] for x in sources(questions)]
     test = world().opinion(800, 'test')[400:600]
+    replies = ways.write(world(), model, test)
     return {
         'judged': judged(reply(model, 'sentiment', reports)),
-        'judged right': exact(model, test),
+        'judged as summaries': judged(reply(model, 'summary', reports)),
+        'judged right': ways.exact_match(
+            replies, ways.texts_of(world(), test.labels)
+        ),
+        'positive': replies.count('positive') / len(replies),
     }
 
 

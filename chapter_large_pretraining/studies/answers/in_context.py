@@ -155,9 +155,9 @@ def copying(setting, seed):
 
     `copied` is the share of the answers that stood by the question, `shown`
     of those that stood in the list, `commonest` what a copy of the list's
-    commonest answer would get. Of each of eight heads, `on_answers` is the
-    weight that its last arrow puts on all answers, and `on_right` that on the
-    answers to be copied, `even` the share that these are of all answers.
+    commonest answer would get, and `weight` the most that a head's last arrow
+    puts on the answers to be copied, `even` what it would if all answers had
+    the same.
     """
     model = learn(32, COPIED[setting], seed, batches=made_up_batches(seed))
     generator = torch.Generator().manual_seed(seed + 1000)
@@ -171,13 +171,13 @@ def copying(setting, seed):
         found = says(model, X)
     last = torch.cat([part[..., -1, 3:-2:4] for part in maps], dim=1)
     there = (asked == earlier)[seen]
+    weights = (last * there[:, None]).sum(2).mean(0)  # of each head
     commonest = answers.mode(1)[0]
     return {
         'copied': (found == truth).float().mean().item(),
         'shown': (found[:, None] == answers).any(1).float().mean().item(),
         'commonest': (commonest == truth).float().mean().item(),
-        'on_answers': last.sum(2).mean(0).tolist(),
-        'on_right': (last * there[:, None]).sum(2).mean(0).tolist(),
+        'weight': weights.max().item(),
         'even': there.float().mean().item(),
     }
 
@@ -264,27 +264,21 @@ def permuted(number, seed):
 def one_continent(setting, seed):
     """Capitals said after examples of one continent, or of 'all'.
 
-    `said` and `best` have a share for each of CONTINENTS. The first eight
-    countries of each in a drawn order are examples and are not asked,
-    whatever the setting, so that all settings ask the same ones.
+    `said` and `best` have a share for each of CONTINENTS.
     """
     capitals, continents = facts_of('capital'), facts_of('continent')
     names = [name for name, where in continents.items() if where in CONTINENTS]
     names = [names[i] for i in permuted(len(names), seed)]
-    parts = [[x for x in names if continents[x] == y] for y in CONTINENTS]
-    half = NUM_EXAMPLES // 2
-    if setting == 'all':
-        first = [x for part in parts for x in part[: half // len(parts)]]
-        chosen = sorted(first, key=names.index)
-    else:
-        chosen = parts[CONTINENTS.index(setting)][:half]
+    chosen = [x for x in names if setting in ('all', continents[x])]
+    chosen = chosen[: NUM_EXAMPLES // 2]
     reader = reading([(name, capitals[name]) for name in chosen])
     replies = sorted({*capitals.values()})
-    verdicts = [
-        [judged(reader, x, capitals[x], replies) for x in part[half:]]
-        for part in parts
-    ]
-    said, best = np.array([np.mean(part, 0) for part in verdicts]).T
+    found = {where: [] for where in CONTINENTS}
+    for name in names:
+        if name not in chosen:
+            verdict = judged(reader, name, capitals[name], replies)
+            found[continents[name]].append(verdict)
+    said, best = np.array([np.mean(x, 0) for x in found.values()]).T
     return {'said': said.tolist(), 'best': best.tolist()}
 
 

@@ -159,14 +159,14 @@ FORMS |= {first: third for _, third, first in french.VERBS}
 
 
 def kind_of_error(text, truth):
-    """'form' (gender, person, a vowel), 'order', 'word', or 'right'."""
+    """'order', 'form' (gender, person, a vowel), 'word', or 'right'."""
     words, true = text.split(), truth.split()
     if words == true:
         return 'right'
+    if sorted(words) == sorted(true):
+        return 'order'
     stems, true = ([FORMS.get(x, x) for x in part] for part in (words, true))
-    if stems == true:
-        return 'form'
-    return 'order' if sorted(stems) == sorted(true) else 'word'
+    return 'form' if sorted(stems) == sorted(true) else 'word'
 
 
 def fewer_translations(setting, seed):
@@ -245,14 +245,9 @@ def judged_reports(setting, seed):
     questions = world().question(200, 'test')
     reports = [x.partition(' context ')[2] for x in sources(questions)]
     test = world().opinion(800, 'test')[400:600]
-    replies = ways.write(world(), model, test)
     return {
         'judged': judged(reply(model, 'sentiment', reports)),
-        'judged as summaries': judged(reply(model, 'summary', reports)),
-        'judged right': ways.exact_match(
-            replies, ways.texts_of(world(), test.labels)
-        ),
-        'positive': replies.count('positive') / len(replies),
+        'judged right': exact(model, test),
     }
 
 
@@ -266,20 +261,14 @@ def renamed(setting, seed):
             under('summary', world().question(n, split)),
         )
 
-    named = world().summary(200, 'test'), world().question(200, 'test')
-    measures = {
-        'old names': [exact(start, pairs) for pairs in named],
-        'summary': [],
-        'question': [],
-    }
+    measures = {'summary': [], 'question': []}
     for num_steps in 0, 10, 25, 50, 200:
         model = start
         if num_steps:
             pairs = corpora.mix(*exchanged(1600))
             model = tuned(start, pairs, num_steps, seed)
-        summaries, questions = exchanged(200, 'test')
-        measures['summary'].append(exact(model, summaries))
-        measures['question'].append(exact(model, questions))
+        for name, pairs in zip(measures, exchanged(200, 'test'), strict=True):
+            measures[name].append(exact(model, pairs))
     return measures
 
 
@@ -334,7 +323,7 @@ def backwards(pairs):
 def fifth_task(setting, seed):
     """A new task in 200 steps, with old examples in a share of the pairs."""
     pairs = [backwards(world().translation(3200))]
-    num_old = {'no old': 0, '1 in 16': 213, '1 in 4': 1067}
+    num_old = {'no old': 0, '1 in 4': 1067}
     if num_old[setting]:
         old = mixture()
         order = torch.randperm(
@@ -354,12 +343,12 @@ def fifth_task(setting, seed):
 
 
 EXERCISES = {  # function, settings, number of seeds
-    2: (sentences_left_out, ['all opinions', 'without sentences'], 2),
-    3: (fewer_translations, ['14,000', '3,500'], 2),
-    5: (articles, ['four tasks'], 2),
-    6: (judged_reports, ['10', '50', '100', '200'], 3),
-    7: (renamed, ['the name', 'the task'], 2),
-    8: (wider_search, ['1,000', '4,000'], 3),
-    9: (shares, ['temperature 4'], 3),
-    11: (fifth_task, ['no old', '1 in 16', '1 in 4'], 2),
+    2: (sentences_left_out, ['all opinions', 'without sentences'], 1),
+    3: (fewer_translations, ['14,000', '3,500'], 1),
+    5: (articles, ['four tasks'], 1),
+    6: (judged_reports, ['10', '50', '200'], 1),
+    7: (renamed, ['the name', 'the task'], 1),
+    8: (wider_search, ['1,000', '4,000'], 1),
+    9: (shares, ['temperature 4'], 1),
+    11: (fifth_task, ['no old', '1 in 4'], 1),
 }

@@ -1,6 +1,7 @@
 """Runs for the exercises of the notebook on derivatives, at its size."""
 
 import functools
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
@@ -11,36 +12,79 @@ import utils
 
 from .. import derivatives as study
 from .. import runner
+from ..derivatives import NARROW, NUM_STEPS, ONE_BLOCK, SHARED, Change
 
-NUM_STEPS = study.NUM_STEPS
+MEASURES = (
+    'parameters', 'loss', 'two', 'four', 'polarity', 'opinions', 'tags',
+    'hidden',
+)  # fmt: skip
+WIDER = (
+    ('num_hiddens', 80),
+    ('embedding_size', 80),
+    ('head_width', 20),
+    ('ffn_num_hiddens', 320),
+)
+ADDED = {
+    'shared, 80 wide': Change(sizes=(SHARED, *WIDER)),
+    '24': Change(sizes=(('embedding_size', 24),)),
+    '32': Change(sizes=(('embedding_size', 32),)),
+    'one block, spans': Change('spans', sizes=ONE_BLOCK),
+    'narrow, few texts': Change('few, new', sizes=(NARROW,)),
+}
 
 
-def trained(batches, loss_fn, seed, num_steps=NUM_STEPS, model=None, sizes=()):
-    """A BERT of the notebook, or another model, after some steps."""
+def added(setting, seed):
+    """What the study measures with a change that it does not have."""
+    with mock.patch.dict(study.CHANGES, {setting: ADDED[setting]}):
+        found = study.execute(study.Run(setting, seed), None, None)
+    return {name: getattr(found, name) for name in MEASURES}
+
+
+def trained(model, batches, loss_fn, num_steps):
+    """A model after so many steps of the recipe, and the history."""
+    history = runner.train(model, batches, loss_fn, num_steps, **study.RECIPE)
+    return model.eval(), history
+
+
+def new_bert(seed):
     torch.manual_seed(seed)
-    if model is None:
-        model = utils.BERT(study.config_of(study.Change(sizes=sizes)))
-    runner.train(model, batches, loss_fn, num_steps, **study.RECIPE)
-    return model.eval()
+    return utils.BERT(study.config_of(Change()))
 
 
-def masked(seed):
-    return (batch[:4] for batch in study.batches_of('masked', seed))
-
-
-def scores(model, change=study.CHANGES['none']):
+def scores(model, change):
     """Parameters, and what a model that guesses words gets right."""
     number = sum(p.numel() for p in model.parameters())
     return {'parameters': number, **study.guesses(change, model)}
 
 
-# ---- Exercise 3: a narrow embedding ----
+# ---- Exercise 1: queries that see what is not later ----
 
 
-def narrower(setting, seed):
-    """An embedding of so many numbers."""
-    sizes = (('embedding_size', int(setting)),)
-    return scores(trained(masked(seed), utils.mlm_loss, seed, sizes=sizes))
+def leaky_mask(rank, at):
+    """`derivatives.two_stream_mask` with queries that see their own word."""
+    content = rank[:, :, None] >= rank[:, None]
+    query = rank.gather(1, at)[:, :, None] >= rank[:, None]
+    return torch.cat([content, query], 1)[:, None]
+
+
+def queries(setting, seed):
+    """XLNet with a mask: `training` is the mean loss of the last 100 steps.
+
+    All else is scored with the same mask, and `strict` is the loss with
+    queries that see what is earlier.
+    """
+    change, model = study.CHANGES['permuted'], new_bert(seed)
+    steps = study.equal_compute(change, model, NUM_STEPS)
+    masks = {'earlier': ways.two_stream_mask, 'not later': leaky_mask}
+    with mock.patch.object(ways, 'two_stream_mask', masks[setting]):
+        batches = study.batches_of('permuted', seed)
+        model, history = trained(model, batches, ways.xlnet_loss, steps)
+        found = study.guesses(change, model)
+    return {
+        'training': sum(history.loss[-100:]) / 100,
+        **found,
+        'strict': study.guesses(change, model)['loss'],
+    }
 
 
 # ---- Exercise 5: lengths of spans ----
@@ -48,28 +92,11 @@ def narrower(setting, seed):
 
 def spans(setting, seed):
     """Spans whose lengths are drawn with another p."""
-    world, halves = study.load()
-    data, vocab_size = corpora.join(*halves), len(world.words)
-
-    def batches():
-        generator = torch.Generator().manual_seed(seed)
-        draw = functools.partial(ways.draw_lengths, p=float(setting))
-        for X, segments, lens in corpora.by_length(data, 32, seed):
-            span = number_spans(draw, lens, X.shape[1], generator)
-            inputs, labels = ways.hide_spans(X, span, vocab_size, generator)
-            yield inputs, segments, lens, labels
-
-    return scores(trained(batches(), utils.mlm_loss, seed))
-
-
-def number_spans(draw, lens, num_steps, generator):
-    """`derivatives.number_spans` with another draw of lengths."""
-    usual = ways.draw_lengths
-    ways.draw_lengths = draw
-    try:
-        return ways.number_spans(lens, num_steps, study.RATE, generator)
-    finally:
-        ways.draw_lengths = usual
+    draw = functools.partial(ways.draw_lengths, p=float(setting))
+    with mock.patch.object(ways, 'draw_lengths', draw):
+        batches = (batch[:4] for batch in study.batches_of('spans', seed))
+        model, _ = trained(new_bert(seed), batches, utils.mlm_loss, NUM_STEPS)
+    return scores(model, study.CHANGES['spans'])
 
 
 # ---- Exercise 6: a generator that only knows frequencies ----
@@ -88,12 +115,12 @@ class Judge(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.bert = utils.BERT(study.config_of(study.Change()))
+        self.bert = utils.BERT(study.config_of(Change()))
         self.replaced = torch.nn.Linear(64, 1)
 
 
-def judge_loss(model, batch):
-    """Whether each word was replaced by a draw from the frequencies."""
+def judged(model, batch):
+    """Scores of all words, and whether they were replaced by a draw."""
     X, segments, lens, labels = batch
     chosen = labels != -100
     drawn = torch.multinomial(frequencies(), int(chosen.sum()), True)
@@ -102,18 +129,36 @@ def judge_loss(model, batch):
     X = X.masked_scatter(chosen, drawn)
     asked = X >= corpora.NUM_SPECIAL
     H = model.bert.encode(X, segments, lens)[asked]
-    found = model.replaced(H)[:, 0]
-    wrong = F.binary_cross_entropy_with_logits(found, replaced[asked])
-    return wrong, len(found)
+    return model.replaced(H)[:, 0], replaced[asked]
+
+
+def judge_loss(model, batch):
+    scores, replaced = judged(model, batch)
+    return F.binary_cross_entropy_with_logits(scores, replaced), len(scores)
+
+
+@torch.no_grad()
+def judgements(model):
+    """Shares of fresh words: replaced, judged rightly, and found of those."""
+    torch.manual_seed(0)
+    scores, replaced = judged(model, study.fresh_masks())
+    called, true = scores > 0, replaced > 0
+    return {
+        'replaced': true.float().mean().item(),
+        'judged rightly': (called == true).float().mean().item(),
+        'found': called[true].float().mean().item(),
+    }
 
 
 def drawn_words(setting, seed):
     """What the representations of a discriminator hold."""
     torch.manual_seed(seed)
     model = Judge()
-    plain = study.operations(utils.BERT(model.bert.config), study.RATE)
+    plain = study.operations(model.bert, study.RATE)
     steps = round(NUM_STEPS * plain / study.operations(model.bert, 0))
-    trained(masked(seed), judge_loss, seed, steps, model)
+    batches = (batch[:4] for batch in study.batches_of('masked', seed))
+    torch.manual_seed(seed)
+    trained(model, batches, judge_loss, steps)
     return {'steps': steps, **study.frozen(model.bert.encode, seed)}
 
 
@@ -123,9 +168,7 @@ def drawn_words(setting, seed):
 def orders(setting, seed):
     """XLNet that predicts another share of the words, at equal compute."""
     share = {'a sixth': 1 / 6, 'half': 1 / 2}[setting]
-    data = corpora.join(*study.load()[1])
-    torch.manual_seed(seed)
-    model = utils.BERT(study.config_of(study.Change()))
+    data, model = corpora.join(*study.load()[1]), new_bert(seed)
     plain = study.operations(model, study.RATE)
     steps = NUM_STEPS * plain / study.operations(model, share, 1 + share)
     generator = torch.Generator().manual_seed(seed)
@@ -133,14 +176,17 @@ def orders(setting, seed):
         (X, segments, lens, ways.draw_order(X, share, generator))
         for X, segments, lens in corpora.by_length(data, 32, seed)
     )
-    trained(batches, ways.xlnet_loss, seed, round(steps), model)
+    model, _ = trained(model, batches, ways.xlnet_loss, round(steps))
     found = scores(model, study.CHANGES['permuted'])
     return {'steps': round(steps), **found}
 
 
-EXERCISES = {
-    3: (narrower, ['32', '24'], 1),
+EXERCISES = {  # function, settings, number of seeds
+    1: (queries, ['earlier', 'not later'], 1),
+    2: (added, ['shared, 80 wide'], 1),
+    3: (added, ['24', '32'], 1),
     5: (spans, ['0.5'], 1),
     6: (drawn_words, ['frequencies'], 1),
     7: (orders, ['half'], 1),
+    9: (added, ['one block, spans', 'narrow, few texts'], 1),
 }

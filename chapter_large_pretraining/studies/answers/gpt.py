@@ -3,6 +3,8 @@
 import functools
 import random
 
+import ngrams
+import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -16,7 +18,7 @@ from .. import amounts, norms
 WINDOW = amounts.WINDOW
 SETTINGS = {'lr': 0.015, 'betas': (0.9, 0.99)}
 
-# ---- Exercise 6: pretraining on the documentation ----
+# ---- Pretraining on the documentation ----
 
 
 def pretrain(config, num_tokens, passes, seed, **watching):
@@ -35,6 +37,53 @@ def pretrain(config, num_tokens, passes, seed, **watching):
         **watching,
     )
     return model, history
+
+
+def bits_per_byte(log_p):
+    """Of log-probabilities of the tokens of the chapter's validation text."""
+    _, valid, (_, text), _ = amounts.load()
+    return ngrams.bits_per_byte(np.asarray(log_p), len(valid), text)
+
+
+# ---- Exercise 4: wider or deeper ----
+
+SHAPES = {'192 wide': (192, 3, 3), '12 blocks': (96, 3, 12)}
+
+
+def shapes(setting, seed):
+    """Bits per byte of the model of the notebook, wider or deeper."""
+    config = utils.Config(amounts.VOCAB_SIZE, *SHAPES[setting], max_len=WINDOW)
+    model, _ = pretrain(config, 2**20, 1, seed)
+    _, valid, _, _ = amounts.load()
+    return {'bits_per_byte': bits_per_byte(amounts.log_probs(model, valid))}
+
+
+# ---- Exercise 5: the text again, and averages ----
+
+PASSES = {'read once': 1, 'read 8 times': 8}
+EDGES = [0, 1, 4, 16, 64]  # of how often a pair of tokens was read
+
+
+def averages(setting, seed):
+    """Bits per byte with 131 thousand tokens, and losses by contexts."""
+    tokens, _ = amounts.beginning(2**17, seed)
+    table = ngrams.NGrams(tokens, amounts.VOCAB_SIZE, 5)
+    model, _ = pretrain(
+        amounts.small_config(), len(tokens), PASSES[setting], seed
+    )
+    _, valid, _, _ = amounts.load()
+    first, log_p = ngrams.side_by_side(
+        amounts.log_probs(model, valid), {'5-gram': table}, valid
+    )
+    split = ngrams.by_context(log_p, first, table.counts, valid, EDGES)
+    log_p['average'] = np.logaddexp(*log_p.values()) - np.log(2)
+    return {name: bits_per_byte(values) for name, values in log_p.items()} | {
+        f'{name}_by_pairs': [row[name] for row in split.values()]
+        for name in ('GPT', '5-gram')
+    }
+
+
+# ---- Exercise 6: a head that looks back ----
 
 
 def held_out_loss(model):
@@ -178,19 +227,19 @@ def labels(setting, seed):
     """
     number = int(setting.split()[0].replace(',', ''))
     num_steps = max(150, number // 16)
-    state = chapter_model(0)[0].state_dict()
+    state = chapter_model(seed)[0].state_dict()
     return {
         'pretrained': accuracy(state, number, num_steps, seed),
         'scratch': accuracy(None, number, 2 * num_steps, seed),
-        'no_label': without_labels(),
+        'no_label': without_labels(seed),
     }
 
 
 @functools.cache
 @torch.no_grad()
-def without_labels():
+def without_labels(seed):
     """Accuracy of the log-probability, with a threshold at its median."""
-    model, _, _ = chapter_model(0)
+    model, _, _ = chapter_model(seed)
     X, _, y = sentences()[1]
     wanted = X[:, 1:].masked_fill(X[:, 1:] == corpora.EOS, -100)
     logits = model(X[:, :-1].clamp(min=0))
@@ -216,7 +265,7 @@ def after_blocks(model, X):
 
 def places(setting, seed):
     """Accuracy of a linear layer on frozen outputs, layer by layer."""
-    model, _, _ = chapter_model(0)
+    model, _, _ = chapter_model(seed)
     where = {
         'first token': lambda H, real: H[:, 0],
         'last token': lambda H, real: H[
@@ -267,6 +316,8 @@ def with_muon(setting, seed):
 
 NUMBERS = [2**n for n in range(6, 13)]
 EXERCISES = {
+    4: (shapes, list(SHAPES), 1),
+    5: (averages, list(PASSES), 3),
     6: (head_appears, ['the model of the notebook'], 1),
     10: (places, ['first token', 'last token', 'mean'], 1),
     8: (labels, [f'{number:,} labels' for number in NUMBERS], 1),

@@ -1,5 +1,6 @@
 """Runs for the exercises of the notebook on derivatives, at its size."""
 
+import copy
 import functools
 from unittest import mock
 
@@ -24,6 +25,13 @@ WIDER = (
     ('head_width', 20),
     ('ffn_num_hiddens', 320),
 )
+STUDENTS = (  # what they begin with, and their targets
+    'first, hard',
+    'second, hard',
+    'embedding, hard',
+    'random, hard',
+    'random, soft',
+)
 ADDED = {
     'shared, 80 wide': Change(sizes=(SHARED, *WIDER)),
     '24': Change(sizes=(('embedding_size', 24),)),
@@ -40,15 +48,17 @@ def added(setting, seed):
     return {name: getattr(found, name) for name in MEASURES}
 
 
-def trained(model, batches, loss_fn, num_steps):
+def trained(model, batches, loss_fn, num_steps, **options):
     """A model after so many steps of the recipe, and the history."""
-    history = runner.train(model, batches, loss_fn, num_steps, **study.RECIPE)
+    history = runner.train(
+        model, batches, loss_fn, num_steps, **study.RECIPE, **options
+    )
     return model.eval(), history
 
 
-def new_bert(seed):
+def new_bert(seed, sizes=()):
     torch.manual_seed(seed)
-    return utils.BERT(study.config_of(Change()))
+    return utils.BERT(study.config_of(Change(sizes=sizes)))
 
 
 def scores(model, change):
@@ -85,6 +95,48 @@ def queries(setting, seed):
         **found,
         'strict': study.guesses(change, model)['loss'],
     }
+
+
+# ---- Exercise 4: what a student begins with ----
+
+
+def begun(block, seed):
+    """A student of one block, and how much of its teacher it has."""
+    teacher, _ = study.pretrained(study.Run('none', seed))
+    student = new_bert(seed, ONE_BLOCK)
+    if block == 'embedding':
+        kept = teacher.state_dict().items()
+        student.load_state_dict(
+            {name: p for name, p in kept if not name.startswith('blks')},
+            strict=False,
+        )
+    elif block != 'random':
+        taught = copy.deepcopy(teacher)
+        taught.blks = taught.blks[['first', 'second'].index(block) :]
+        ways.first_blocks(student, taught)
+    return student, teacher
+
+
+def students(setting, seed):
+    """The loss on fresh documents after every 50 steps."""
+    block, targets = setting.split(', ')
+    student, teacher = begun(block, seed)
+    loss_fn = functools.partial(
+        ways.distil_loss,
+        teacher=teacher,
+        weights=study.CHANGES[f'one block, {targets}'].more,
+    )
+    batches = (batch[:4] for batch in study.batches_of('masked', seed))
+    fresh = [study.fresh_masks()]
+    _, history = trained(
+        student,
+        batches,
+        loss_fn,
+        NUM_STEPS,
+        eval_fn=lambda model: utils.evaluate(model, fresh, utils.mlm_loss),
+        eval_every=50,
+    )
+    return {'step': history.eval_step, 'curve': history.eval_loss}
 
 
 # ---- Exercise 5: lengths of spans ----
@@ -185,6 +237,7 @@ EXERCISES = {  # function, settings, number of seeds
     1: (queries, ['earlier', 'not later'], 1),
     2: (added, ['shared, 80 wide'], 1),
     3: (added, ['24', '32'], 1),
+    4: (students, STUDENTS, 1),
     5: (spans, ['0.5'], 1),
     6: (drawn_words, ['frequencies'], 1),
     7: (orders, ['half'], 1),

@@ -11,6 +11,8 @@ from execute import CHAPTER
 from studies import answers, runner
 
 RECORDED = sorted((CHAPTER / 'solutions').glob('answers_*.csv'))
+# Whether a T5 judges a report turns on rounding: 0.01 here, 0.98 there.
+CHAOTIC = {('t5_tasks', 6)}
 EXERCISES = {
     2: (lambda setting, seed: {'loss': len(setting) + seed}, ['a', 'bb'], 2),
     5: (lambda setting, seed: {'curve': [0.5, seed]}, ['one'], 1),
@@ -126,6 +128,11 @@ def test_the_record_is_that_of_its_commands_and_whole(path):
 @pytest.mark.parametrize('path', RECORDED, ids=lambda path: path.stem)
 def test_the_cheapest_recorded_row_can_be_made_again(path):
     rows, _ = answers.STUDY.read(path)
+    rows = [
+        row
+        for row in rows
+        if (row.run.notebook, row.run.exercise) not in CHAOTIC
+    ]
     own = [row for row in rows if row.measured.seconds > 1]  # own training
     row = min(own or rows, key=lambda row: row.measured.seconds)
     again = runner.repeat(answers.STUDY, row, device='cpu')

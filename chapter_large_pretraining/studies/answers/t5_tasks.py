@@ -346,7 +346,7 @@ EXERCISES = {  # function, settings, number of seeds
     2: (sentences_left_out, ['all opinions', 'without sentences'], 1),
     3: (fewer_translations, ['14,000', '3,500'], 1),
     5: (articles, ['four tasks'], 1),
-    6: (judged_reports, ['10', '50', '200'], 1),
+    6: (judged_reports, ['0', '10', '50', '200'], 3),
     7: (renamed, ['the name', 'the task'], 1),
     8: (wider_search, ['1,000', '4,000'], 1),
     9: (shares, ['temperature 4'], 1),

@@ -4,7 +4,9 @@ import os
 import signal
 
 import pytest
+from execute import ARITHMETIC
 
+os.environ.update(ARITHMETIC)  # before any test imports torch
 pytest_plugins = ['nbcompare', 'chromium']
 
 

@@ -8,6 +8,7 @@ written.
 """
 
 import os
+import platform
 import re
 import sys
 import time
@@ -23,7 +24,20 @@ from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = ROOT / 'chapter_large_pretraining'
-KERNEL_ENV = {
+# Wider vector instructions add in another order, and a long training makes
+# another model of it. Processors that have them are asked not to use them.
+ARITHMETIC = {
+    'ATEN_CPU_CAPABILITY': 'avx2',
+    'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
+    'ONEDNN_MAX_CPU_ISA': 'AVX2',
+    'OPENBLAS_CORETYPE': 'Haswell',
+}
+if platform.machine() not in ('x86_64', 'AMD64'):
+    ARITHMETIC = {}
+ARITHMETIC = {
+    name: os.environ.get(name, value) for name, value in ARITHMETIC.items()
+}
+KERNEL_ENV = ARITHMETIC | {
     'OMP_NUM_THREADS': '1',
     'TQDM_DISABLE': '1',
     'MPLBACKEND': 'module://matplotlib_inline.backend_inline',

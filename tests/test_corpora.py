@@ -604,6 +604,32 @@ def test_documentation_tokenizer_is_kept(tmp_path, texts, monkeypatch):
     assert listing(tmp_path) == names
 
 
+def test_documentation_tokens_are_kept(tmp_path, texts, monkeypatch):
+    corpus = corpora.Corpus('small', texts[1:], texts[:1])
+    tokenizer = corpora.documentation_tokenizer(corpus, 600, tmp_path)
+    direct = [
+        corpora.encode(tokenizer, part) for part in (texts[1:], texts[:1])
+    ]
+    first = corpora.documentation_tokens(corpus, 600, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, 'encode', None)
+        again = corpora.documentation_tokens(corpus, 600, tmp_path)
+    for found in (first, again):
+        assert all(map(torch.equal, found, direct))
+    names = listing(tmp_path)
+    assert len(names) == 2
+    swapped = corpora.Corpus('small', texts[:1], texts[1:])
+    train, _ = corpora.documentation_tokens(swapped, 600, tmp_path)
+    assert len(train) < len(first[0])
+    for name in names:
+        (tmp_path / name).write_text('{}')
+    rebuilt = corpora.documentation_tokens(corpus, 600, tmp_path)
+    assert all(map(torch.equal, rebuilt, direct))
+    with pytest.raises(ValueError, match='texts is empty'):
+        alone = dataclasses.replace(corpus, valid=[])
+        corpora.documentation_tokens(alone, 600, tmp_path)
+
+
 def test_encode(tokenizer):
     texts = ['one <mask>', '', *(f'{i} and more' for i in range(2500))]
     tokens = corpora.encode(tokenizer, texts)

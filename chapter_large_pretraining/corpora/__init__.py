@@ -14,6 +14,7 @@ from .batches import (
     blocks,
     by_length,
     documentation_tokenizer,
+    documentation_tokens,
     encode,
     examples,
     join,

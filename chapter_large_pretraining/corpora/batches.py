@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from utils import mask_tokens, move_left
 
-from .plain_texts import FORMAT
+from .plain_texts import FORMAT, fingerprint
 from .storage import cached, data_folder, digest
 
 SPECIAL_TOKENS = ['<pad>', '<bos>', '<eos>', '<mask>', '<sep>']
@@ -71,6 +71,24 @@ def encode(tokenizer, texts):
         encodings = tokenizer.encode_batch_fast(texts[i : i + 1000])
         rows += [torch.tensor([BOS, *row.ids]) for row in encodings]
     return torch.cat(rows)
+
+
+def documentation_tokens(corpus, vocab_size=1024, data=None):
+    """Both parts of any corpus, encoded by `documentation_tokenizer`.
+
+    Returns LongTensors (num_tokens,), `train` and `valid`, kept in `data`.
+    Raises ValueError like `train_tokenizer` and `encode`.
+    """
+    version = importlib.metadata.version('tokenizers')
+    key = digest(str(FORMAT), version, fingerprint(corpus))[:12]
+
+    def make():
+        tokenizer = documentation_tokenizer(corpus, vocab_size, data)
+        parts = corpus.train, corpus.valid
+        return [encode(tokenizer, part).tolist() for part in parts]
+
+    path = data_folder(data) / f'tokens-{vocab_size}-{key}.json.gz'
+    return tuple(map(torch.tensor, cached(path, make)))
 
 
 def _pad(tokenizer, texts, limit):

@@ -186,9 +186,7 @@ def build(run):
 def load():
     """The digest of the documentation, and the token ids of its two parts."""
     corpus = corpora.documentation()
-    tokenizer = corpora.documentation_tokenizer(corpus)
-    parts = corpus.train, corpus.valid
-    train, valid = (corpora.encode(tokenizer, part) for part in parts)
+    train, valid = corpora.documentation_tokens(corpus)
     return corpora.fingerprint(corpus), train, valid
 
 

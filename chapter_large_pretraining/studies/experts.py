@@ -76,11 +76,7 @@ class Measured:
 def documents():
     """Token ids of the documents to train on, and of others to test on."""
     corpus = corpora.documentation()
-    tokenizer = corpora.documentation_tokenizer(corpus, VOCAB_SIZE)
-    train, test = (
-        corpora.encode(tokenizer, texts)
-        for texts in (corpus.train, corpus.valid)
-    )
+    train, test = corpora.documentation_tokens(corpus, VOCAB_SIZE)
     return train, test[:NUM_TEST]
 
 

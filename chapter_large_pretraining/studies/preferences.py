@@ -411,7 +411,7 @@ def add_options(add):
 
 def plan(rows, options):
     """A short run, then every method in all its settings, by seed."""
-    runs = [Run('winners', 'policy', 400, 0.0, 1e-3, FEW_STEPS, 0)]
+    runs = [Run('winners', 'policy', 400, 0.0, 3e-4, FEW_STEPS, 0)]
     for seed in range(options.seeds):
         for body in BODIES:
             methods = METHODS if body == 'policy' else METHODS[:2]

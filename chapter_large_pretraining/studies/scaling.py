@@ -162,9 +162,7 @@ def load(text, vocab_size):
     The corpus is the folder `text`, or the documentation.
     """
     corpus = corpora.text_folder(text) if text else corpora.documentation()
-    tokenizer = corpora.documentation_tokenizer(corpus, vocab_size)
-    parts = corpus.train, corpus.valid
-    train, valid = (corpora.encode(tokenizer, part) for part in parts)
+    train, valid = corpora.documentation_tokens(corpus, vocab_size)
     return corpus, corpora.fingerprint(corpus), train, valid
 
 

@@ -3,7 +3,9 @@
     utils.train(model, ..., run=processes.Run('model.pt'))
 
 Processes are started by `torchrun`. Each takes its share of the rows of every
-batch. Gradients add up to those of one process with all the rows.
+batch. Gradients add up to those of one process with all the rows. What takes
+long to import, for parts of tensors and checkpoints, is imported where it is
+used.
 """
 
 import contextlib
@@ -14,13 +16,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate
 
 import utils
 from corpora.storage import write_whole
@@ -30,7 +25,7 @@ class ShardedMuon(utils.Muon):
     """Muon for matrices of which the processes may hold a part each."""
 
     def orthogonal(self, gradients):
-        if not isinstance(gradients[0], DTensor):
+        if not hasattr(gradients[0], 'full_tensor'):
             return super().orthogonal(gradients)
         whole = super().orthogonal([G.full_tensor() for G in gradients])
         return [part_of(X, G) for X, G in zip(whole, gradients, strict=True)]
@@ -38,6 +33,8 @@ class ShardedMuon(utils.Muon):
 
 def part_of(X, like):
     """The part of the whole matrix `X` that this process holds of `like`."""
+    from torch.distributed.tensor import DTensor, Replicate
+
     X = DTensor.from_local(X.contiguous(), like.device_mesh, [Replicate()])
     return X.redistribute(placements=like.placements)
 
@@ -164,10 +161,13 @@ def save_checkpoint(path, step, model, optimizers, history, settings):
 
     The file is the same for any number of processes; the first writes it.
     """
-    weights, moments = get_state_dict(
-        model,
-        optimizers,
-        options=StateDictOptions(full_state_dict=True, cpu_offload=True),
+    from torch.distributed.checkpoint import state_dict
+
+    options = state_dict.StateDictOptions(
+        full_state_dict=True, cpu_offload=True
+    )
+    weights, moments = state_dict.get_state_dict(
+        model, optimizers, options=options
     )
     state = {
         'step': step,
@@ -189,6 +189,8 @@ def load_checkpoint(path, model, optimizers, settings):
     Raises ValueError for a file that is no checkpoint, or one of another
     model or of other settings.
     """
+    from torch.distributed.checkpoint import state_dict
+
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
         theirs = state['settings']
@@ -202,12 +204,12 @@ def load_checkpoint(path, model, optimizers, settings):
     shapes = {name: p.shape for name, p in model.state_dict().items()}
     if shapes != {name: p.shape for name, p in state['model'].items()}:
         raise ValueError(f'{path} is of another model')
-    set_state_dict(
+    state_dict.set_state_dict(
         model,
         optimizers,
         model_state_dict=state['model'],
         optim_state_dict=state['optimizers'],
-        options=StateDictOptions(full_state_dict=True),
+        options=state_dict.StateDictOptions(full_state_dict=True),
     )
     return state
 
@@ -272,6 +274,8 @@ def parallelize(model, shard=False, in_parts=False):
     """
     world, runner = rank_and_world()[1], Runner(model)
     if shard:
+        from torch.distributed.fsdp import fully_shard
+
         if not dist.is_initialized():
             raise ValueError('shard is for processes started by torchrun')
         device = next(model.parameters()).device

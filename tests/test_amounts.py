@@ -48,6 +48,14 @@ def test_bits_are_not_below_zero():
         amounts.Measured(-1, 1.0)
 
 
+def test_each_training_document_has_its_tokens():
+    documents, _, (texts, _), _ = amounts.load()
+    tokenizer = corpora.documentation_tokenizer(corpora.documentation())
+    assert len(documents) == len(texts)
+    for i in (0, 1, len(texts) // 2, -1):
+        assert documents[i].equal(corpora.encode(tokenizer, [texts[i]]))
+
+
 @pytest.mark.usefixtures('text')
 def test_all_models_read_the_same_beginning():
     tokens, read = amounts.beginning(600, seed=1)

@@ -90,9 +90,9 @@ class Measured:
 def load():
     """Tokens of each training document, of all others, texts and digest."""
     corpus = corpora.documentation()
-    tokenizer = corpora.documentation_tokenizer(corpus)
-    train = [corpora.encode(tokenizer, [text]) for text in corpus.train]
-    valid = corpora.encode(tokenizer, corpus.valid)
+    train, valid = corpora.documentation_tokens(corpus)
+    starts = train.eq(corpora.BOS).nonzero().flatten()
+    train = train.tensor_split(starts[1:])
     texts = corpus.train, '\n'.join(corpus.valid)
     return train, valid, texts, corpora.fingerprint(corpus)
 

@@ -6,7 +6,7 @@ The answers to the exercises of a notebook are a file beside this one, named
 after the notebook. Its `EXERCISES` has for each number of an exercise a
 function, its settings and a number of seeds; `function(setting, seed)` makes
 one run on the CPU and returns what it measured by name, as numbers and lists
-of numbers.
+of numbers. The first is a short one, which the tests make again.
 """
 
 import dataclasses

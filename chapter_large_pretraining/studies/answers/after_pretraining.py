@@ -448,11 +448,11 @@ def warmer(setting, seed):
 
 
 EXERCISES = {
+    6: (judge_of_models, ('people', 'teacher'), 1),
     1: (all_count, ('all tokens count',), 3),
     2: (three_taught, ('three right', 'three wrong'), 3),
     3: (prose_alone, ('prose alone',), 3),
     4: (with_neutral, ('policy', 'overfit'), 2),
-    6: (judge_of_models, ('people', 'teacher'), 1),
     7: (least_to_most, ('chain', 'digits first'), 1),
     8: (deeper, tuple(WIDER), 1),
     9: (warmer, ('own order',), 3),

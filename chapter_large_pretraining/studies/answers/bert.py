@@ -314,6 +314,7 @@ def next_word_loss(model, X):
 
 
 EXERCISES = {
+    8: (at_a_rate, ['5e-4', '5e-3'], 3),
     2: (masks_only, ['all <mask>'], 3),
     4: (put_back, [*plateau.PUBLISHED], 2),
     3: (hidden_share, [*SHARES], 1),
@@ -321,6 +322,5 @@ EXERCISES = {
     6: (competing_share, ['a tenth', 'all'], 1),
     10: (curve, ['BERT', 'GPT'], 1),
     7: (competing_parts, ['with parts'], 1),
-    8: (at_a_rate, ['5e-4', '5e-3'], 3),
     9: (answers_as_pairs, ['500', '8,000'], 1),
 }

@@ -316,10 +316,10 @@ def with_muon(setting, seed):
 
 NUMBERS = [2**n for n in range(6, 13)]
 EXERCISES = {
+    10: (places, ['first token', 'last token', 'mean'], 1),
     4: (shapes, list(SHAPES), 1),
     5: (averages, list(PASSES), 3),
     6: (head_appears, ['the model of the notebook'], 1),
-    10: (places, ['first token', 'last token', 'mean'], 1),
     8: (labels, [f'{number:,} labels' for number in NUMBERS], 1),
     9: (with_muon, ['pre-norm', 'post-norm'], 3),
 }

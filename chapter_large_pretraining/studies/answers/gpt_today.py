@@ -108,9 +108,9 @@ def bands(setting, seed):
 
 
 EXERCISES = {
+    5: (bands, ['the model of the notebook'], 3),
     3: (changed, ['base 100'], 3),
     4: (squeeze, ['an eighth of each angle'], 3),
-    5: (bands, ['the model of the notebook'], 3),
     6: (changed, ['values turned'], 3),
     10: (changed, ['queries and keys normed'], 3),
 }

@@ -410,11 +410,11 @@ def painting_too(setting, seed, num_steps=gato.NUM_STEPS):
 
 
 EXERCISES = {
+    7: (seen_too, ['seen, too'], 3),
     2: (words_shuffled, list(TOWERS), 3),
     3: (temperatures, ['all ways'], 3),
     4: (gates, ['each gate'], 3),
     6: (first_move, ['one who knows'], 3),
-    7: (seen_too, ['seen, too'], 3),
     8: (with_lists, ['sums and lists'], 3),
     9: (painting_too, ['middle', 'large'], 2),
 }

@@ -111,11 +111,10 @@ def says(model, X, masks=None):
     return model.head(model.encode(X, masks)[:, -1]).argmax(-1)
 
 
-def width_16(setting, seed):
-    """Right answers of width 16: told the task, by 16 examples, of both."""
-    model, truth = learn(16, WIDTHS[setting], seed), held_out()[2]
+def known(model):
+    """Right answers: told the task, by 16 examples, and of the first both."""
     told, shown = (
-        says(model, prompts(number, described)[0]) == truth
+        says(model, prompts(number, described)[0]) == held_out()[2]
         for number, described in ((0, True), (NUM_PAIRS, False))
     )
     return {
@@ -123,6 +122,11 @@ def width_16(setting, seed):
         'shown': shown.float().mean().item(),
         'found': (told & shown).sum().item() / told.sum().item(),
     }
+
+
+def width_16(setting, seed):
+    """What a model of width 16 knows after a number of steps."""
+    return known(learn(16, WIDTHS[setting], seed))
 
 
 def made_up_lists(number, generator):

@@ -121,6 +121,7 @@ def test_a_study_in_a_few_lines(path, capsys):
     assert before[path] == listing(path.parent)[path]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_rows(path, tmp_path):
     other = tmp_path / 'other.csv'
     assert go(other, '--lrs', '0.01,0.02,0.03,0.04', '--workers', '2') == 0
@@ -466,6 +467,7 @@ if __name__ == '__main__':
 LONG = '--studies grid --lr 0.01 --sizes 8x1 --max-tokens 1e6 --budgets'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', ['1', '2'])
 def test_a_killed_command_goes_on_where_it_was(command, workers):
     """Killed within a run that has a checkpoint, with rows already there."""
@@ -485,6 +487,7 @@ def test_a_killed_command_goes_on_where_it_was(command, workers):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('ctrl_c')
 def test_ctrl_c_stops_all_workers_at_once(command):
     """Four runs of many minutes: none is begun after Ctrl-C."""
@@ -526,6 +529,7 @@ def killed(run, options, checkpoint):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told(path, capsys):
     study = dataclasses.replace(RATES, execute=killed)
     words = [str(path), '--lrs', '0.05,0.06', '--device', 'cpu']
@@ -569,6 +573,7 @@ def test_a_run_is_locked_while_it_is_trained(command, monkeypatch):
     assert len(set(refused)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shard', [[], ['--shard']], ids=['ddp', 'fsdp'])
 def test_torchrun_gives_the_same_rows(command, shard):
     words = [*command, '--studies', 'lr']

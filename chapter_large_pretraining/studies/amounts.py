@@ -208,14 +208,8 @@ def plan(rows, options):
     return found
 
 
-STUDY = runner.Study(
-    name='amounts',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: f'{run.model}, {run.num_tokens} x {run.passes}',
     unit='steps',
 )

@@ -289,14 +289,8 @@ def plan(rows, options):
     ]
 
 
-STUDY = runner.Study(
-    name='blocks',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: f'{run.change}, {run.num_steps} steps, {run.seed}',
     unit='steps',
 )

@@ -149,14 +149,5 @@ def execute(run, options, checkpoint):
     return Measured(num_tokens, num_bytes, bits / num_bytes, seconds)
 
 
-STUDY = runner.Study(
-    name='compression',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
-    unit='characters',
-)
+STUDY = runner.study_of(__name__, unit='characters')
 read_runs = STUDY.read_runs

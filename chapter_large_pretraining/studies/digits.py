@@ -300,14 +300,8 @@ def plan(rows, options):
     return runs
 
 
-STUDY = runner.Study(
-    name='digits',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: (
         f'{run.change}, {run.num_pictures} pictures, {run.num_steps} steps, '
         f'{run.seed}'

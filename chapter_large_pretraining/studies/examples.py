@@ -506,14 +506,8 @@ def describe(run):
     return ', '.join(map(str, dataclasses.astuple(run)))
 
 
-STUDY = runner.Study(
-    name='examples',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=describe,
     unit='prompts',
 )

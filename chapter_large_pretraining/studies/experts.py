@@ -164,14 +164,5 @@ def plan(rows, options):
     ]
 
 
-STUDY = runner.Study(
-    name='experts',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
-    unit='steps',
-)
+STUDY = runner.study_of(__name__, unit='steps')
 read_runs = STUDY.read_runs

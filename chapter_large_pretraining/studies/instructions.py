@@ -281,14 +281,8 @@ def plan(rows, options):
     return runs
 
 
-STUDY = runner.Study(
-    name='instructions',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: ', '.join(map(str, dataclasses.astuple(run))),
     unit='steps',
 )

@@ -235,14 +235,5 @@ def plan(rows, options):
     return found
 
 
-STUDY = runner.Study(
-    name='mixtures',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
-    unit='steps',
-)
+STUDY = runner.study_of(__name__, unit='steps')
 read_runs = STUDY.read_runs

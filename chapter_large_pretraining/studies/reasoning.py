@@ -332,14 +332,8 @@ def plan(rows, options):
     return runs
 
 
-STUDY = runner.Study(
-    name='reasoning',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: f'{run.way}, {run.num_steps} steps, {run.seed}',
     unit='steps',
 )

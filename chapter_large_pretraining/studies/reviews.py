@@ -417,14 +417,5 @@ def chosen(data):
     return data[[key in best for key in keys]]
 
 
-STUDY = runner.Study(
-    name='reviews',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
-    unit='steps',
-)
+STUDY = runner.study_of(__name__, unit='steps')
 read_runs = STUDY.read_runs

@@ -244,6 +244,23 @@ class Study:
             os.fsync(file.fileno())
 
 
+def study_of(name, **more):
+    """The study that a module describes: `study_of(__name__, unit='steps')`.
+
+    Its docstring and what it names `Run`, `Measured`, `add_options`, `plan`
+    and `execute` are those of the `Study`; `more` are other fields. Raises
+    ValueError like `Study`.
+    """
+    module = sys.modules[name]
+    parts = 'Run', 'Measured', 'add_options', 'plan', 'execute'
+    return Study(
+        name.rpartition('.')[2],
+        module.__doc__,
+        *(getattr(module, part) for part in parts),
+        **more,
+    )
+
+
 # ---- One run ----
 
 

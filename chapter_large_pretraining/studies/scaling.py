@@ -455,14 +455,8 @@ def seconds(run, options):
     )
 
 
-STUDY = runner.Study(
-    name='scaling',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=describe,
     seconds=seconds,
 )

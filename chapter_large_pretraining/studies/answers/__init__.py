@@ -104,14 +104,8 @@ def plan(rows, options):
     ]
 
 
-STUDY = runner.Study(
-    name='answers',
-    about=__doc__,
-    Run=Run,
-    Measured=Measured,
-    add_options=add_options,
-    plan=plan,
-    execute=execute,
+STUDY = runner.study_of(
+    __name__,
     describe=lambda run: (
         f'{run.notebook}, exercise {run.exercise}: {run.setting}, {run.seed}'
     ),

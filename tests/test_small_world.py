@@ -763,6 +763,7 @@ def linear_accuracies(train, test, classes):
     return found
 
 
+@pytest.mark.slow
 def test_bag_of_words_on_sentiment(world):
     train, known, test = (
         (bags(world, rows, 0), rows.labels)
@@ -863,6 +864,7 @@ def entailment_bags(world, combine):
         yield combine(*(bags(world, rows, i) for i in (0, 1))), rows.labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', COMBINED)
 def test_entailment_baselines(world, name):
     """Words of one side, of each side, and of both sides in one bag."""
@@ -870,6 +872,7 @@ def test_entailment_baselines(world, name):
     assert max(linear_accuracies(train, test, 3)) < 0.45
 
 
+@pytest.mark.slow
 def test_entailment_baseline_of_different_words(world):
     """How many nouns there are tells what is neutral, but nothing else.
 

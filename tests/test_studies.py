@@ -830,6 +830,7 @@ def test_repeated_texts_and_amounts(command, texts):
         assert run.num_hiddens == 16 and round(rounds) in (1, 3)
 
 
+@pytest.mark.slow
 def test_the_cheapest_recorded_row_can_be_repeated():
     """To 3 % only: initialization and rounding changed since it was made."""
     rows = [

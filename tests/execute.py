@@ -27,15 +27,14 @@ CHAPTER = ROOT / 'chapter_large_pretraining'
 # Wider vector instructions add in another order, and a long training makes
 # another model of it. Processors that have them are asked not to use them.
 ARITHMETIC = {
-    'ATEN_CPU_CAPABILITY': 'avx2',
-    'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
-    'ONEDNN_MAX_CPU_ISA': 'AVX2',
-    'OPENBLAS_CORETYPE': 'Haswell',
-}
-if platform.machine() not in ('x86_64', 'AMD64'):
-    ARITHMETIC = {}
-ARITHMETIC = {
-    name: os.environ.get(name, value) for name, value in ARITHMETIC.items()
+    name: os.environ.get(name, value)
+    for name, value in (
+        ('ATEN_CPU_CAPABILITY', 'avx2'),
+        ('MKL_ENABLE_INSTRUCTIONS', 'AVX2'),
+        ('ONEDNN_MAX_CPU_ISA', 'AVX2'),
+        ('OPENBLAS_CORETYPE', 'Haswell'),
+    )
+    if platform.machine() in ('x86_64', 'AMD64')
 }
 KERNEL_ENV = ARITHMETIC | {
     'OMP_NUM_THREADS': '1',

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from scipy.special import huber, logsumexp
 
 from utils import GPT
@@ -165,6 +164,8 @@ def best_fit(loss, starts, data, bounds):
 
     `loss(theta, *data)` returns a number and its gradient.
     """
+    from scipy.optimize import minimize  # half a second that plans need not
+
     options = {'maxcor': 30, 'ftol': 1e-9, 'gtol': 1e-6}
     fits = [
         minimize(

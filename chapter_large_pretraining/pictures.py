@@ -363,9 +363,13 @@ def fill_linear(X, seen, known, ridge=0.01):
     mean, covariance = known.mean(0), torch.cov(known.T)
     covariance = covariance + ridge * torch.eye(len(mean))
     filled = X.clone()
-    for x, s in zip(filled, seen, strict=True):
-        weights = torch.linalg.solve(covariance[s][:, s], x[s] - mean[s])
-        x[~s] = (mean + covariance[:, s] @ weights)[~s]
+    masks, which = seen.unique(dim=0, return_inverse=True)
+    for i, s in enumerate(masks):
+        x = X[which == i]  # the pictures that show the same
+        weights = torch.linalg.solve(covariance[s][:, s], (x - mean)[:, s].T)
+        filled[which == i] = torch.where(
+            s, x, mean + weights.T @ covariance[s]
+        )
     return filled.clamp(0, 1)
 
 

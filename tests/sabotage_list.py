@@ -282,7 +282,7 @@ INDEX = Sabotage(
                         UTILS,
                     ),
                 ),
-                ('and with two rates by 0.15 nats',),
+                ('and with two rates by 0.1 nats',),
             ),
         ),
         (
@@ -297,7 +297,10 @@ INDEX = Sabotage(
                         UTILS,
                     ),
                 ),
-                ('Muon makes its step in less than one and a half of that',),
+                (
+                    'a step of Muon takes less than one and a half times as '
+                    "long as AdamW's",
+                ),
             ),
         ),
     ),

@@ -254,8 +254,8 @@ def test_solutions_have_a_limit_of_processor_time():
     sum(range(3_000_000))  # more than a tick
     assert before < cpu_seconds(os.getpid()) < before + 10
     assert cpu_seconds(2**30) is None
-    assert not is_too_slow('solutions/gpt.ipynb', 74)
-    assert is_too_slow('solutions/gpt.ipynb', 76)
+    assert not is_too_slow('solutions/gpt.ipynb', 59)
+    assert is_too_slow('solutions/gpt.ipynb', 61)
     assert not is_too_slow('solutions/gpt.ipynb', None)
     assert not is_too_slow('gpt.ipynb', 76)
 

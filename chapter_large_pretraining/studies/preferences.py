@@ -270,8 +270,12 @@ def first_policy(seed, num_steps=BASE_STEPS):
 
 @functools.lru_cache(maxsize=1)
 def judged(seed, num_pairs, body='policy', num_steps=BASE_STEPS):
+    """What is judged of the first policy: `judged_of`."""
+    return judged_of(first_policy(seed, num_steps), seed, num_pairs, body)
+
+
+def judged_of(policy, seed, num_pairs, body='policy'):
     """Winners and losers, without hidden words, and their reward model."""
-    policy = first_policy(seed, num_steps)
     generator = torch.Generator().manual_seed(100 + seed)
     X = torch.zeros(0, NUM_TOKENS + 1, dtype=torch.long)
     while len(X) < 2 * num_pairs:

@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import processes
 import utils

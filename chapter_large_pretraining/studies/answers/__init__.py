@@ -7,6 +7,7 @@ after the notebook. Its `EXERCISES` has for each number of an exercise a
 function, its settings and a number of seeds; `function(setting, seed)` makes
 one run on the CPU and returns what it measured by name, as numbers and lists
 of numbers. The first is a short one, which the tests make again.
+`kept` has the models that solutions load.
 """
 
 import dataclasses

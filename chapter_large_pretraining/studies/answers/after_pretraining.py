@@ -364,6 +364,11 @@ def learn_sums(batches, num_steps, seed, **changes):
     return model
 
 
+def least_to_most_model(seed):
+    """A GPT of the study's size that writes the digits first."""
+    return learn_sums(digits_first_batches(seed), adding.STEPS, seed)
+
+
 def right_with_digits_first(model, num_digits):
     """Shares of right answers, and of texts whose digits are right."""
     digits, prompts, truth = adding.tests(num_digits)
@@ -389,7 +394,7 @@ def least_to_most(setting, seed):
             found = adding.answer_sums(model, digits, prompts, 'chain')
             right.append((found == truth).float().mean().item())
         return {'right': right}
-    model = learn_sums(digits_first_batches(seed), adding.STEPS, seed)
+    model = least_to_most_model(seed)
     shares = [right_with_digits_first(model, k) for k in lengths]
     right, copied = map(list, zip(*shares, strict=True))
     return {'right': right, 'copied': copied}
@@ -438,10 +443,15 @@ def votes(model, temperature, seed, num_paths=NUM_PATHS):
     return [x.float().mean().item() for x in (right, vote, right.any(1))]
 
 
+def any_order(seed):
+    """A GPT of the study's size that has read sums in an order of its own."""
+    run = adding.Run('own order', adding.PATH_STEPS, seed)
+    return learn_sums(adding.batches(run), run.num_steps, seed)
+
+
 def warmer(setting, seed):
     """What paths drawn at several temperatures reach, alone and together."""
-    run = adding.Run('own order', adding.PATH_STEPS, seed)
-    model = learn_sums(adding.batches(run), run.num_steps, seed)
+    model = any_order(seed)
     rows = [votes(model, x, seed) for x in TEMPERATURES]
     one, vote, some = map(list, zip(*rows, strict=True))
     return {'one': one, 'vote': vote, 'any': some}

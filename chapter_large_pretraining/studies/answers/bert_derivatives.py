@@ -100,9 +100,14 @@ def queries(setting, seed):
 # ---- Exercise 4: what a student begins with ----
 
 
+def teacher_of(seed):
+    """The chapter's BERT of two blocks, after all of its steps."""
+    return study.pretrained(study.Run('none', seed))[0]
+
+
 def begun(block, seed):
     """A student of one block, and how much of its teacher it has."""
-    teacher, _ = study.pretrained(study.Run('none', seed))
+    teacher = teacher_of(seed)
     student = new_bert(seed, ONE_BLOCK)
     if block == 'embedding':
         kept = teacher.state_dict().items()

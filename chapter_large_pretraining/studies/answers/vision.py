@@ -53,6 +53,14 @@ def learn(model, run, num_steps, batch_fn=None):
     return pictures.share_right(model, Z, z)
 
 
+def all_digits(seed):
+    """The ViT of the digits study that has learned from all pictures."""
+    run = digits.Run('ViT', seed)
+    model = digits.build(run)
+    learn(model, run, run.num_steps)
+    return model
+
+
 def few_pictures(setting, seed, num_steps=digits.NUM_STEPS):
     """With 100 pictures that are turned or moved whenever they come up."""
     run = digits.Run('ViT', seed, num_pictures=100)

@@ -39,14 +39,10 @@ def test_what_is_no_kept_model(path):
     with pytest.raises(FileNotFoundError, match=r'small\.safetensors'):
         kept.read(path)
     path.write_bytes(b'something else')
-    with pytest.raises(
-        ValueError, match=r'small\.safetensors is not a kept'
-    ):
+    with pytest.raises(ValueError, match=r'small\.safetensors is not a kept'):
         kept.read(path)
     safetensors.torch.save_file({'x': torch.zeros(2)}, path)
-    with pytest.raises(
-        ValueError, match=r'small\.safetensors is not a kept'
-    ):
+    with pytest.raises(ValueError, match=r'small\.safetensors is not a kept'):
         kept.read(path)
     model = utils.GPT(CONFIG)
     model.more = torch.nn.Linear(2, 2)
@@ -86,14 +82,10 @@ def test_the_command_makes_what_is_missing(monkeypatch, tmp_path, capsys):
 def test_a_model_that_is_not_finite_is_not_kept(path):
     model = utils.GPT(CONFIG)
     model.token_embedding.weight.data[0, 0] = torch.inf
-    with pytest.raises(
-        ValueError, match=r'token_embedding\.weight is not f'
-    ):
+    with pytest.raises(ValueError, match=r'token_embedding\.weight is not f'):
         kept.keep(model, path, 'here')
     model.token_embedding.weight.data[0, 0] = 1e6  # too large for 16 bits
-    with pytest.raises(
-        ValueError, match=r'token_embedding\.weight is not f'
-    ):
+    with pytest.raises(ValueError, match=r'token_embedding\.weight is not f'):
         kept.keep(model, path, 'here')
     assert not path.exists()
 
@@ -104,13 +96,13 @@ def test_a_model_that_is_not_finite_is_not_kept(path):
 def test_there_is_a_file_for_each_name_and_no_other():
     names = {path.stem for path in kept.FOLDER.glob('*.safetensors')}
     assert names == {*kept.MODELS}
-    for notebook, _, _ in kept.MODELS.values():
+    for notebook, *_ in kept.MODELS.values():
         assert notebook in answers.notebooks()
 
 
 @pytest.mark.parametrize('name', kept.MODELS)
 def test_its_solution_loads_it(name):
-    notebook, _, _ = kept.MODELS[name]
+    notebook, *_ = kept.MODELS[name]
     text = (kept.FOLDER / f'{notebook}.ipynb').read_text(encoding='utf-8')
     assert name in text or f'{name.rpartition("_")[0]}_{{seed}}' in text
     assert f'{name}.safetensors' in text
@@ -122,7 +114,7 @@ def test_its_solution_loads_it(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['opinions', 'phrases_1'])
+@pytest.mark.parametrize('name', ['opinions', 'phrases_1', 'one_lesson'])
 def test_it_is_what_its_function_trains(name):
     """Rounding differs between machines, and so do single weights."""
     model, again = kept.kept_model(name), kept.trained(name)

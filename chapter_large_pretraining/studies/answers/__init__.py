@@ -23,7 +23,8 @@ from .. import runner
 
 def notebooks():
     """The names of the notebooks with answers, in order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = {module.name for module in pkgutil.iter_modules(__path__)}
+    return sorted(names - {'kept'})
 
 
 def exercises(notebook):

@@ -31,22 +31,23 @@ KINDS = {
     'T5': utils.T5,
     'ViT': functools.partial(ViT, size=7),
 }
-MODELS = {  # notebook, function, seed
+MODELS = {  # notebook, function, what it takes: at the end, a seed
     'teacher': ('bert_derivatives', 'teacher_of', 0),
     'opinions': ('after_pretraining', 'first_policy', 0),
     'phrases_0': ('t5_tasks', 'beginner', 0),
     'phrases_1': ('t5_tasks', 'beginner', 1),
     'least_to_most': ('after_pretraining', 'least_to_most_model', 0),
     'any_order': ('after_pretraining', 'any_order', 0),
+    'one_lesson': ('t5_derivatives', 'taught', 1, 0),
     'digits': ('vision', 'all_digits', 0),
 }
 
 
 def trained(name):
     """A model of MODELS, trained here."""
-    notebook, function, seed = MODELS[name]
+    notebook, function, *values = MODELS[name]
     module = importlib.import_module(f'{__package__}.{notebook}')
-    return getattr(module, function)(seed)
+    return getattr(module, function)(*values)
 
 
 def path_of(name, folder=FOLDER):
